@@ -1,0 +1,476 @@
+"""Proximal policy optimisation (Schulman et al. 2017) with an asymmetric critic."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from policies.distributed import copy_from_first_rank_, mean_over_ranks_, rank, sum_over_ranks_, world_size
+from policies.errors import NonFiniteError, PolicyStateError, check_finite
+from policies.fused import Workspace
+from policies.networks import GRU, ActorCritic, Player, PolicyModule
+from policies.optim import FlatAdam
+from policies.ppo_config import PPOConfig
+from policies.rollout import GROUPS, EnvLike, Rollout, StepLike, gae
+
+__all__ = ["PPO", "Minibatch", "PPOConfig"]
+
+STATISTICS = ("loss/surrogate", "loss/value", "loss/entropy", "loss/imitation", "policy/kl", "policy/clip_fraction")
+
+
+@dataclass
+class Minibatch:
+    """What an imitation hook sees; B samples.
+
+    Attributes:
+        index: (B,) position of each sample in the rollout: step · N + world.
+        obs: raw observations by group, (B, d).
+        action: actions taken, (B, A).
+        mean: the policy's mean actions now, (B, A), with gradient.
+        std: the policy's standard deviation now, (A,), with gradient.
+        advantage: (B,).
+    """
+
+    index: torch.Tensor
+    obs: dict[str, torch.Tensor]
+    action: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+    advantage: torch.Tensor
+
+
+class PPO:
+    """The learner: `iterate` collects one rollout from an environment and learns from it.
+
+    * A time-out is no failure: for worlds truncated but not terminated, r += γ V(final critic observation).
+    * Observation statistics move once per rollout, after its update, so that a rollout and the update on it see one
+      and the same normalisation. The first rollout is seen unscaled.
+    * The adaptive schedule divides the learning rate by 1.5 when KL(old ‖ new) of a minibatch exceeds twice
+      `desired_kl`, and multiplies by 1.5 when it is below half of it. The first minibatch of an update says nothing
+      (nothing has changed yet) and is skipped.
+    * Under ``torchrun`` every rank steps its own worlds; gradients, KL, observation and advantage statistics are
+      averaged over ranks, so parameters stay identical. Join the group first (`policies.distributed.init_from_env`).
+    * All random numbers come from `generator`.
+
+    Args:
+        observation_dims: ``{"policy": d, "critic": d}``.
+        num_actions: action size A.
+        num_envs: worlds N, of this rank.
+        config: settings.
+        seed: seed of the initial weights (the same on all ranks) and, with the rank, of `generator`.
+        device: where to learn.
+
+    Attributes:
+        reward_stage: turns a step into its reward (N,); default: ``step.reward``.
+        imitation: turns a `Minibatch` into a scalar loss, weighted by `imitation_coef`; default: none.
+        iteration, env_steps: how many iterations, and steps of single worlds on this rank, are done.
+
+    Raises:
+        PolicyConfigError: settings that cannot work with these sizes.
+        NonFiniteError: NaN or infinity in observations, rewards, losses or gradients (from `iterate`); parameters
+            are then those of before the faulty minibatch.
+    """
+
+    def __init__(
+        self,
+        observation_dims: Mapping[str, int],
+        num_actions: int,
+        num_envs: int,
+        config: PPOConfig | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        c = self.config = config if config is not None else PPOConfig()
+        self.dims = {g: int(observation_dims[g]) for g in GROUPS}
+        self.num_actions, self.num_envs, self.device = num_actions, num_envs, torch.device(device)
+        units = num_envs if c.network == "gru" else num_envs * c.num_steps
+        c._require("minibatches", c.minibatches <= units, f"at most {units} with {num_envs} worlds")
+        self.network = ActorCritic(
+            self.dims,
+            num_actions,
+            kind=c.network,
+            hidden=c.hidden,
+            gru_hidden=c.gru_hidden,
+            activation=c.activation,
+            init_std=c.init_std,
+            policy_gain=c.policy_gain,
+            obs_clip=c.obs_clip,
+            generator=torch.Generator().manual_seed(seed),
+        ).to(self.device)
+        self.optimizer = FlatAdam(
+            (self.network.actor_parameters(), self.network.critic_parameters()), c.lr, extra=len(STATISTICS)
+        )
+        copy_from_first_rank_(self.optimizer.flat.data)
+        self.generator = torch.Generator(self.device).manual_seed(seed * 1_000_003 + rank() + 1)
+        self.rollout = Rollout(c.num_steps, num_envs, self.dims, num_actions, self.device)
+        self._rows = max(num_envs, -(-units // c.minibatches) * (num_envs * c.num_steps // units))
+        self._run = {
+            "policy": Workspace(self.network.actor, self._rows),
+            "critic": Workspace(self.network.critic, self._rows),
+        }
+        self._shuffled: dict[str, torch.Tensor] = {}
+        self.old_log_std = torch.zeros(num_actions, device=self.device)
+        self.start_hidden: dict[str, torch.Tensor] = {}
+        self.reward_stage: Callable[[StepLike], torch.Tensor] | None = None
+        self.imitation: Callable[[Minibatch], torch.Tensor] | None = None
+        self.imitation_coef = c.imitation_coef
+        self.obs: dict[str, torch.Tensor] | None = None
+        self.hidden = self.network.initial_hidden(num_envs)
+        self.episode_return = torch.zeros(num_envs, device=self.device)
+        self.episode_length = torch.zeros(num_envs, device=self.device)
+        self.iteration = 0
+        self.env_steps = 0
+        self._player: Player | None = None
+
+    def iterate(self, env: EnvLike) -> dict[str, float]:
+        """Collect ``num_steps`` steps of every world, learn from them, and return the metrics.
+
+        The first call resets ``env``; later calls go on where the last one stopped.
+        """
+        if self.obs is None:
+            self._check_env(env)
+            self.obs = dict(env.reset())
+        start = time.perf_counter()
+        metrics = self._collect(env)
+        collected = time.perf_counter()
+        self._estimate()
+        metrics.update(self._learn())
+        if self.config.normalize_obs:
+            for group in GROUPS:
+                self.network.norm[group].update(self.rollout.raw[group])
+        self.iteration += 1
+        self.env_steps += self.num_envs * self.config.num_steps
+        metrics["time/collect"] = collected - start
+        metrics["time/learn"] = time.perf_counter() - collected
+        return metrics
+
+    def player(self, num_envs: int) -> Player:
+        """The deterministic policy for ``num_envs`` worlds, following this learner's parameters."""
+        return Player(self.policy_module(), num_envs)
+
+    def act(self, obs_policy: torch.Tensor, ended: torch.Tensor | None = None) -> torch.Tensor:
+        """Mean actions (N, A) for raw ``policy`` observations (N, d); statistics do not move.
+
+        A recurrent policy remembers between calls, and forgets in the worlds ``ended`` (N,) bool. Memory starts
+        empty whenever N changes; for separate evaluations use a `player` each.
+        """
+        if self._player is None or self._player.num_envs != obs_policy.shape[0]:
+            self._player = self.player(obs_policy.shape[0])
+        if ended is not None:
+            self._player.reset(ended)
+        return self._player.act(obs_policy)
+
+    def policy_module(self) -> PolicyModule:
+        """The deterministic policy as a module, normaliser inside; it shares this learner's parameters."""
+        return self.network.policy_module()
+
+    @torch.no_grad()
+    def _collect(self, env: EnvLike) -> dict[str, float]:
+        """Fill the rollout; return the means of rewards, their terms, endings and the environment's log."""
+        r, c, net = self.rollout, self.config, self.network
+        assert self.obs is not None
+        std = net.log_std.exp()
+        r.noise.normal_(generator=self.generator)
+        r.truncated.clear()
+        self.start_hidden = dict(self.hidden)
+        logs: defaultdict[str, list[float]] = defaultdict(list)
+        terms: dict[str, torch.Tensor] = {}
+        terminated = torch.zeros(self.num_envs, device=self.device)
+        returns, lengths = [], []
+        for t in range(c.num_steps):
+            self._observe(t)
+            for group in GROUPS:
+                r.raw[group][t] = self.obs[group]
+            z = r.obs["policy"][t]
+            if net.recurrent:
+                z = self.hidden["policy"] = net.memory["policy"](z, self.hidden["policy"])
+            r.mean[t] = self._run["policy"](z)
+            torch.addcmul(r.mean[t], r.noise[t], std, out=r.action[t])
+            step = env.step(r.action[t].clone())
+            self.obs = dict(step.obs)
+            reward = step.reward if self.reward_stage is None else self.reward_stage(step)
+            if not torch.isfinite(reward.sum()):
+                for name, term in step.rewards.items():
+                    check_finite(f"reward term {name!r}", term, f" (rollout step {t})")
+                check_finite("reward", reward, f" (rollout step {t})")
+            r.reward[t] = reward
+            torch.logical_or(step.terminated, step.truncated, out=r.done[t])
+            for name, term in step.rewards.items():
+                terms[name] = terms[name].add_(term) if name in terms else term.clone()
+            for name, value in step.log.items():
+                logs[name].append(float(value))
+            terminated += step.terminated
+            self.episode_return += reward
+            self.episode_length += 1
+            ids = step.final_ids
+            if len(ids):
+                returns.append(self.episode_return[ids])
+                lengths.append(self.episode_length[ids])
+                self.episode_return[ids] = 0.0
+                self.episode_length[ids] = 0.0
+                timeout = step.truncated[ids] & ~step.terminated[ids]
+                final = step.final_obs["critic"][timeout]
+                check_finite("final observation 'critic'", final, f" (rollout step {t})")
+                r.truncated.append((t, ids[timeout], net.norm["critic"](final)))
+                if net.recurrent:
+                    self.hidden["policy"] = self.hidden["policy"] * (1.0 - r.done[t]).unsqueeze(-1)
+        self._observe(c.num_steps)
+        # Relative to the new policy's log-probability with the same constant dropped.
+        torch.sum(r.noise.square(), -1, out=r.log_prob).mul_(-0.5).sub_(net.log_std.sum())
+        scale = 1.0 / c.num_steps
+        metrics = {name: sum(values) / len(values) for name, values in logs.items()}
+        metrics.update({f"reward/{name}": float(term.mean()) * scale for name, term in terms.items()})
+        metrics["rollout/reward"] = float(r.reward.mean())
+        metrics["rollout/terminated"] = float(terminated.mean()) * scale
+        metrics["rollout/truncated"] = float(r.done.mean()) - metrics["rollout/terminated"]
+        if returns:
+            metrics["episode/return"] = float(torch.cat(returns).mean())
+            metrics["episode/length"] = float(torch.cat(lengths).mean())
+        return metrics
+
+    def _observe(self, t: int) -> None:
+        """Write the normalised current observations into row ``t`` of the rollout."""
+        assert self.obs is not None
+        for group in GROUPS:
+            check_finite(f"observation {group!r}", self.obs[group], f" (rollout step {t})")
+            self.network.norm[group].into(self.obs[group], self.rollout.obs[group][t])
+
+    @torch.no_grad()
+    def _estimate(self) -> None:
+        """Values of the whole rollout in one pass; bootstrapped rewards, advantages and value targets."""
+        r, c, net = self.rollout, self.config, self.network
+        z, final = r.obs["critic"], [f for _, _, f in r.truncated]
+        if net.recurrent:
+            gru = net.memory["critic"]
+            states = gru.sequence(z[:-1], self.hidden["critic"], self._keep())
+            last = self.hidden["critic"] = states[-1] * (1.0 - r.done[-1]).unsqueeze(-1)
+            z = torch.cat((states, gru(z[-1], last).unsqueeze(0)))
+            final = [gru(f, states[t, ids]) for t, ids, f in r.truncated]
+        r.value.copy_(self._value(z.flatten(0, 1)).view_as(r.value))
+        if final:
+            where = torch.cat([ids + t * self.num_envs for t, ids, _ in r.truncated])
+            r.reward.view(-1).index_add_(0, where, self._value(torch.cat(final)), alpha=c.gamma)
+        gae(r.reward, r.value, r.done, c.gamma, c.lam, out=r.advantage)
+        torch.add(r.advantage, r.value[:-1], out=r.target)
+        if c.normalize_value:
+            net.value_norm.update(r.target.unsqueeze(-1))
+            r.target.copy_(net.value_norm(r.target.unsqueeze(-1)).squeeze(-1))
+            r.value.copy_(net.value_norm(r.value.unsqueeze(-1)).squeeze(-1))
+        if c.normalize_advantage == "batch":
+            standardize_(r.advantage)
+
+    def _value(self, z: torch.Tensor) -> torch.Tensor:
+        """Values (B,) in units of the reward, of normalised observations or hidden states (B, d)."""
+        value = torch.cat([self._run["critic"](rows) for rows in z.split(self._rows)])
+        return (self.network.value_norm.undo(value) if self.config.normalize_value else value).squeeze(-1)
+
+    def _keep(self) -> torch.Tensor:
+        """(T, N): 0 where a step starts an episode. Episodes that start the rollout have empty memory already."""
+        keep = torch.ones_like(self.rollout.done)
+        torch.sub(1.0, self.rollout.done[:-1], out=keep[1:])
+        return keep
+
+    def _learn(self) -> dict[str, float]:
+        """Run the epochs; return mean losses and policy figures."""
+        c, opt = self.config, self.optimizer
+        with torch.no_grad():
+            self.old_log_std.copy_(self.network.log_std)
+        totals = [0.0] * len(STATISTICS)
+        updates = 0
+        batches = self._shuffle()
+        for batch in batches * c.epochs:
+            opt.zero_grad()
+            loss, statistics = self._loss(batch)
+            loss.backward()
+            opt.extra.copy_(statistics)
+            mean_over_ranks_(opt.message)
+            values = torch.cat((opt.extra, opt.grad_norms())).tolist()
+            self._check_update(values)
+            if c.schedule == "adaptive" and updates > 0:
+                self._adapt(values[STATISTICS.index("policy/kl")])
+            opt.step(values[len(STATISTICS) :], c.max_grad_norm)
+            with torch.no_grad():
+                self.network.log_std.clamp_(min=math.log(c.min_std))
+            totals = [a + b for a, b in zip(totals, values, strict=False)]
+            updates += 1
+        metrics = {name: total / updates for name, total in zip(STATISTICS, totals, strict=True)}
+        metrics["policy/lr"] = opt.lr
+        metrics["policy/std"] = float(self.network.log_std.detach().exp().mean())
+        return metrics
+
+    def _shuffle(self) -> list[dict[str, torch.Tensor]]:
+        """Deal the rollout into minibatches at random, once for all epochs: each is then a contiguous slice.
+
+        An MLP's minibatches are drawn from all samples, a GRU's hold whole worlds, step by step. ``index`` is a
+        sample's position step · N + world.
+        """
+        r, c, N, gru = self.rollout, self.config, self.num_envs, self.network.recurrent
+        parts = torch.randperm(N if gru else N * c.num_steps, generator=self.generator, device=self.device)
+        parts = list(parts.tensor_split(c.minibatches))
+        worlds = parts
+        if gru:
+            steps = torch.arange(c.num_steps, device=self.device).unsqueeze(-1) * N
+            parts = [(steps + w).flatten() for w in worlds]
+        index = torch.cat(parts)
+        columns = {"policy": r.obs["policy"], "critic": r.obs["critic"], "action": r.action, "mean": r.mean}
+        columns |= {"log_prob": r.log_prob, "advantage": r.advantage, "target": r.target, "value": r.value}
+        if gru:
+            columns["keep"] = self._keep()
+        for name, column in columns.items():
+            flat = r.flat(column)
+            if name not in self._shuffled:
+                self._shuffled[name] = torch.empty_like(flat)
+            torch.index_select(flat, 0, index, out=self._shuffled[name])
+        batches = []
+        start = 0
+        for part, w in zip(parts, worlds, strict=True):
+            stop = start + len(part)
+            batch = {name: column[start:stop] for name, column in self._shuffled.items()} | {"index": part}
+            if gru:
+                batch |= {f"hidden/{g}": self.start_hidden[g][w] for g in GROUPS}
+            if c.normalize_advantage == "minibatch":
+                standardize_(batch["advantage"])
+            batches.append(batch)
+            start = stop
+        return batches
+
+    def _forward(self, group: str, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Output (B, A) or (B, 1) of the network of ``group`` for a minibatch."""
+        x = batch[group]
+        if self.network.recurrent:
+            start = batch[f"hidden/{group}"]
+            shape = (self.config.num_steps, len(start), -1)
+            x = self.network.remember(group, x.view(shape), start, batch["keep"].view(shape[:2])).flatten(0, 1)
+        return self._run[group](x)
+
+    def _loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of one minibatch, and its statistics in the order of `STATISTICS`."""
+        c, log_std, advantage, target = self.config, self.network.log_std, batch["advantage"], batch["target"]
+        mean = self._forward("policy", batch)
+        value = self._forward("critic", batch).squeeze(-1)
+        std = log_std.exp()
+        total_log_std = log_std.sum()
+
+        log_prob = ((batch["action"] - mean) / std).square().sum(-1).mul(-0.5) - total_log_std
+        ratio = (log_prob - batch["log_prob"]).exp()
+        surrogate = -torch.min(ratio * advantage, ratio.clamp(1.0 - c.clip, 1.0 + c.clip) * advantage).mean()
+        error = (value - target).square()
+        if c.value_clip is not None:
+            near = batch["value"] + (value - batch["value"]).clamp(-c.value_clip, c.value_clip)
+            error = torch.max(error, (near - target).square())
+        value_loss = error.mean()
+        entropy = total_log_std + 0.5 * self.num_actions * (1.0 + math.log(2.0 * math.pi))
+        loss = surrogate + c.value_coef * value_loss - c.entropy_coef * entropy
+        imitation = torch.zeros_like(surrogate)
+        if self.imitation is not None and self.imitation_coef > 0:
+            raw = {g: self.rollout.flat(self.rollout.raw[g])[batch["index"]] for g in GROUPS}
+            imitation = self.imitation(Minibatch(batch["index"], raw, batch["action"], mean, std, advantage))
+            loss = loss + self.imitation_coef * imitation
+        with torch.no_grad():
+            kl = gaussian_kl(batch["mean"], self.old_log_std, mean, log_std)
+            clipped = ((ratio - 1.0).abs_() > c.clip).float().mean()
+            return loss, torch.stack((surrogate, value_loss, entropy, imitation, kl, clipped))
+
+    def _check_update(self, values: list[float]) -> None:
+        """Raise before a faulty gradient reaches the parameters. ``values``: `STATISTICS`, then gradient norms."""
+        names = (*STATISTICS, "gradient of the policy", "gradient of the value function")
+        bad = [n for n, v in zip(names, values, strict=True) if not math.isfinite(v)]
+        if bad:
+            grad = self.optimizer.grad
+            count = int((~torch.isfinite(grad)).sum())
+            raise NonFiniteError(
+                f"NaN or infinity in {', '.join(bad)} (iteration {self.iteration}); "
+                f"{count} of {grad.numel()} gradient values are not finite"
+            )
+
+    def _adapt(self, kl: float) -> None:
+        """Adaptive schedule: hold KL(old ‖ new) near `desired_kl`."""
+        c, opt = self.config, self.optimizer
+        if kl > 2.0 * c.desired_kl:
+            opt.lr = max(c.lr_min, opt.lr / 1.5)
+        elif kl < 0.5 * c.desired_kl:
+            opt.lr = min(c.lr_max, opt.lr * 1.5)
+
+    def _check_env(self, env: EnvLike) -> None:
+        """Raise `PolicyStateError` when ``env`` has other sizes than this learner."""
+        mine = {"num_envs": self.num_envs, "num_actions": self.num_actions, "observation_dims": self.dims}
+        for name, value in mine.items():
+            theirs = dict(env.observation_dims) if name == "observation_dims" else getattr(env, name)
+            if theirs != value:
+                raise PolicyStateError(f"the environment's {name} is {theirs}, this learner was made for {value}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on bit for bit (with the environment's own state), as tensors and plain values.
+
+        Under ``torchrun`` each rank has its own (observations, memories, generator).
+        """
+        clone = {k: v.clone() for k, v in self.network.state_dict().items()}
+        return {
+            "spec": self._spec(),
+            "network": clone,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "obs": None if self.obs is None else {g: self.obs[g].clone() for g in GROUPS},
+            "hidden": {g: h.clone() for g, h in self.hidden.items()},
+            "episode_return": self.episode_return.clone(),
+            "episode_length": self.episode_length.clone(),
+            "imitation_coef": self.imitation_coef,
+            "iteration": self.iteration,
+            "env_steps": self.env_steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            PolicyStateError: the state belongs to other sizes or another network; nothing is changed then.
+        """
+        for name, mine in self._spec().items():
+            theirs = state["spec"].get(name)
+            if theirs != mine:
+                raise PolicyStateError(f"saved learner has {name} {theirs!r}, this one {mine!r}")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        obs = state["obs"]
+        self.obs = None if obs is None else {g: obs[g].to(self.device).clone() for g in GROUPS}
+        self.hidden = {g: h.to(self.device).clone() for g, h in state["hidden"].items()}
+        self.episode_return.copy_(state["episode_return"])
+        self.episode_length.copy_(state["episode_length"])
+        self.imitation_coef = state["imitation_coef"]
+        self.iteration, self.env_steps = state["iteration"], state["env_steps"]
+
+    def _spec(self) -> dict[str, Any]:
+        """What a saved state must share with this learner."""
+        c = asdict(self.config)
+        spec = {k: c[k] for k in ("network", "activation", "gru_hidden", "normalize_obs", "normalize_value", "obs_clip")}
+        sizes = {"observation_dims": self.dims, "num_actions": self.num_actions, "num_envs": self.num_envs}
+        return {**spec, "hidden": list(c["hidden"]), **sizes}
+
+
+def gaussian_kl(
+    mean: torch.Tensor, log_std: torch.Tensor, new_mean: torch.Tensor, new_log_std: torch.Tensor
+) -> torch.Tensor:
+    """KL(old ‖ new) of diagonal Gaussians, averaged over the batch.
+
+    Σ log(σ'/σ) + (σ² + (μ - μ')²) / (2 σ'²) - 1/2; means (B, A), log standard deviations (A,).
+    """
+    moved = (new_mean - mean).square_().mean(0)
+    return (new_log_std - log_std + ((2.0 * log_std).exp() + moved) * (0.5 * (-2.0 * new_log_std).exp()) - 0.5).sum()
+
+
+def standardize_(x: torch.Tensor) -> torch.Tensor:
+    """Bring ``x`` to mean 0 and standard deviation 1 over all its elements and all ranks, in place."""
+    if world_size() == 1:
+        std, mean = torch.std_mean(x)
+    else:
+        n, first, second = sum_over_ranks_(torch.stack((x.new_tensor(x.numel()), x.sum(), x.square().sum())))
+        mean = first / n
+        std = (second / n - mean * mean).clamp(min=0.0).mul(n / (n - 1)).sqrt()
+    return x.sub_(mean).div_(std + 1e-8)

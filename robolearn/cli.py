@@ -1,0 +1,110 @@
+"""The command line: ``robolearn <verb> ...``.
+
+Each verb is a module of this package with ``SUMMARY``, ``add_arguments(parser)`` and ``main(args) -> int``
+(the exit code). Modules are imported when their verb is called, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from robolearn import __version__
+from robolearn.errors import RobolearnError, unknown
+
+VERBS = {
+    "list": "robolearn.listing",
+    "train": "robolearn.train",
+    "eval": "robolearn.evaluate",
+    "play": "robolearn.play",
+    "export": "robolearn.export",
+    "bench": "robolearn.bench",
+    "reference": "robolearn.reference",
+    "demo": "robolearn.demo",
+    "doctor": "robolearn.doctor",
+}
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class UsageError(RobolearnError):
+    """A command line that cannot be understood."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake as one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; return its exit code, 2 for a user's mistake, or 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except RobolearnError as error:
+        print(f"robolearn: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("robolearn: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone, as in `robolearn list | head -1`; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def entry() -> NoReturn:
+    """Console script."""
+    sys.exit(main())
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb in ("-V", "--version"):
+        print(f"robolearn {__version__}")
+        return 0
+    if verb not in VERBS:
+        raise UsageError(unknown("verb", verb, VERBS))
+    module: Any = importlib.import_module(VERBS[verb])
+    parser = _Parser(prog=f"robolearn {verb}", description=module.SUMMARY, allow_abbrev=False)
+    module.add_arguments(parser)
+    nested = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
+    try:
+        # Flags may stand between settings: `robolearn train seed=1 --json num_envs=64`.
+        args = parser.parse_args(rest) if nested else parser.parse_intermixed_args(rest)
+    except SystemExit as finished:  # --help has been printed
+        return int(finished.code or 0)
+    return int(module.main(args))
+
+
+def _help() -> str:
+    lines = ["usage: robolearn <verb> [key=value ...] [--json]", "", "verbs:"]
+    lines += [f"  {verb:<10} {summary(module)}" for verb, module in VERBS.items()]
+    lines += ["", "robolearn <verb> --help tells more; robolearn --version prints the version."]
+    return "\n".join(lines)
+
+
+def summary(module: str) -> str:
+    """``SUMMARY`` of a verb's module, read from its source: importing them all would take seconds."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    for node in ast.parse(Path(spec.origin).read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "SUMMARY":
+            return str(ast.literal_eval(node.value))
+    return ""

@@ -1,0 +1,1 @@
+"""The Hydra tree: ``config.yaml`` and the groups ``task``, ``algo``, ``world`` and ``experiment``."""

@@ -1,0 +1,67 @@
+"""Films of a policy at work: what it does, beside the reference it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robolearn.judge import Controller
+from sim.camera import SceneRenderer, caption, write_video
+from sim.env import Env
+
+
+def film_tracking(
+    env: Env, controller: Controller, path: Path, *, worlds: int = 4, fps: int = 30, size: tuple[int, int] = (240, 320)
+) -> Path:
+    """Write an mp4 of ``worlds`` worlds of an evaluation environment, each the policy (left) beside its reference.
+
+    Args:
+        env: an environment whose goal is a `sim.motions.ReferenceGoal`.
+        controller: what acts.
+        path: the mp4.
+        worlds: how many worlds to show, spread over all objects, one row each.
+        fps: frames per second; control steps are skipped to fit, time runs true.
+        size: (height, width) of one picture, pixels.
+
+    Raises:
+        RenderError: the machine cannot render, or the film cannot be written.
+    """
+    chosen = np.unique(np.linspace(0, env.num_envs - 1, min(worlds, env.num_envs)).astype(int))
+    every = max(1, round(1.0 / env.step_dt / fps))
+    return write_video(path, _frames(env, controller, chosen, every, size), 1.0 / env.step_dt / every)
+
+
+@torch.inference_mode()
+def _frames(
+    env: Env, controller: Controller, chosen: np.ndarray, every: int, size: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    shards = [next(s for s in env.world.shards if s.start <= i < s.stop) for i in chosen]
+    renderers = {
+        shard.label: SceneRenderer(shard.physics.model, size[0], size[1]) for shard in shards if shard is not None
+    }
+    obs = env.reset()
+    longest = int(env.max_episode_length)
+    try:
+        for step in range(longest - 1):
+            if step % every == 0:
+                yield np.concatenate([_row(env, i, s.label, renderers[s.label]) for i, s in zip(chosen, shards, strict=True)])
+            obs = env.step(controller(env, obs)).obs
+    finally:
+        for renderer in renderers.values():
+            renderer.close()
+
+
+def _row(env: Env, world: int, label: str, renderer: SceneRenderer) -> np.ndarray:
+    """Policy and reference side by side, (H, 2W, 3)."""
+    c = env.channels
+    actual = torch.cat([c["joint_pos"][world], c["object_pose"][world]]).numpy()
+    wanted = torch.cat([c["reference_joint_pos"][world, 0], c["reference_object_pose"][world, 0]]).numpy()
+    centre = wanted[-7:-4]
+    renderer.camera.lookat[:] = 0.5 * (renderer.camera.lookat + [centre[0], centre[1], max(centre[2], 0.08)])
+    error = 100.0 * float(np.linalg.norm(actual[-7:-4] - wanted[-7:-4]))
+    left = caption(renderer.render(actual), f"policy: {label}, object error {error:.1f} cm")
+    right = caption(renderer.render(wanted), "reference")
+    return np.concatenate([left, right], axis=1)

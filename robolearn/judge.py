@@ -1,0 +1,94 @@
+"""Judging a policy: whole episodes, one per world, and what they add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sim.env import Env
+
+Controller = Callable[[Env, Mapping[str, torch.Tensor]], torch.Tensor]
+"""``controller(env, obs) -> actions (N, A)``."""
+
+RATES = ("tight", "strict", "loose", "completed", "diverged", "success")
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Results of E episodes.
+
+    Attributes:
+        episodes: metric → (E,) values; NaN where an episode says nothing about it.
+    """
+
+    episodes: Mapping[str, np.ndarray]
+
+    def mean(self, metric: str) -> float:
+        """Mean over the episodes."""
+        return float(np.nanmean(self.episodes[metric]))
+
+    def median(self, metric: str) -> float:
+        """Median over the episodes: one diverged world does not move it."""
+        return float(np.nanmedian(self.episodes[metric]))
+
+    def interval(self, metric: str) -> tuple[float, float]:
+        """95% confidence interval of the mean: Wilson's for rates, percentile bootstrap otherwise."""
+        values = self.episodes[metric]
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return math.nan, math.nan
+        if metric in RATES:
+            return wilson(float(values.mean()), len(values))
+        draws = np.random.default_rng(0).integers(0, len(values), (_RESAMPLES, len(values)))
+        low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
+        return float(low), float(high)
+
+    def count(self, metric: str) -> int:
+        """Sum over the episodes, such as the number that diverged."""
+        return int(np.nansum(self.episodes[metric]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON: for each metric mean, median and the interval; and the number of episodes."""
+        out: dict[str, Any] = {"episodes": len(next(iter(self.episodes.values())))}
+        for name, values in self.episodes.items():
+            if np.isfinite(values).any():
+                low, high = self.interval(name)
+                out[name] = {"mean": self.mean(name), "median": self.median(name), "low": low, "high": high}
+        return out
+
+
+def wilson(rate: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a rate observed in ``n`` trials (Wilson 1927)."""
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@torch.inference_mode()
+def judge(env: Env, controller: Controller) -> Verdict:
+    """Run one episode in every world of an evaluation environment, and collect the results."""
+    obs = env.reset()
+    waiting = torch.ones(env.num_envs, dtype=torch.bool)
+    results: dict[str, torch.Tensor] = {}
+    for _ in range(env.max_episode_length + 1):
+        step = env.step(controller(env, obs))
+        obs = step.obs
+        fresh = waiting[step.final_ids]
+        ids = step.final_ids[fresh]
+        for name, values in step.episodes.items():
+            results.setdefault(name, torch.full((env.num_envs,), math.nan))[ids] = values[fresh]
+        waiting[ids] = False
+        if not waiting.any():
+            break
+    return Verdict({name: values.double().numpy() for name, values in results.items()})
+
+
+def zero_action(env: Env, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The task's baseline: a decoder given zero reproduces it."""
+    return torch.zeros(env.num_envs, env.num_actions)

@@ -1,0 +1,1 @@
+"""An `sim.env.Env` behind the interfaces of other learners."""

@@ -1,0 +1,122 @@
+"""Pictures of a scene: an offscreen renderer over one compiled model, and an mp4 writer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import mujoco
+import numpy as np
+
+from robolearn.errors import RobolearnError
+
+
+class RenderError(RobolearnError):
+    """No way to render on this machine, or a video that cannot be written."""
+
+
+def default_gl() -> str:
+    """Choose EGL, which needs no display, unless ``MUJOCO_GL`` says otherwise; return the choice in force."""
+    return os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+class SceneRenderer:
+    """Renders states of one model from a free camera.
+
+    Args:
+        model: the scene.
+        height, width: of the pictures, pixels.
+        lookat: (3,) m, world; distance: m; azimuth, elevation: degrees.
+
+    Raises:
+        RenderError: the machine offers no offscreen OpenGL.
+    """
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        height: int = 360,
+        width: int = 480,
+        lookat: Sequence[float] = (0.0, 0.0, 0.12),
+        distance: float = 0.75,
+        azimuth: float = 130.0,
+        elevation: float = -22.0,
+    ) -> None:
+        backend = default_gl()
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, height)
+        try:
+            self._renderer = mujoco.Renderer(model, height, width)
+        except Exception as error:  # each GL backend raises a type of its own
+            raise RenderError(
+                f"cannot render with MUJOCO_GL={backend} ({type(error).__name__}: {error}); install the EGL library "
+                "(Debian: libegl1 and libgl1-mesa-dri) or set MUJOCO_GL=osmesa; 'robolearn doctor' tells more"
+            ) from error
+        self._model = model
+        self._data = mujoco.MjData(model)
+        self.camera = mujoco.MjvCamera()
+        self.camera.lookat[:] = lookat
+        self.camera.distance, self.camera.azimuth, self.camera.elevation = distance, azimuth, elevation
+        self._options = mujoco.MjvOption()
+        self._options.sitegroup[:] = 0
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            self._renderer.scene.flags[flag] = 0  # software rendering is several times slower with them
+
+    def render(self, qpos: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of the positions ``qpos`` (nq,)."""
+        self._data.qpos[:] = qpos
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        self._renderer.update_scene(self._data, self.camera, self._options)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._renderer.close()
+
+    def __enter__(self) -> SceneRenderer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def caption(image: np.ndarray, text: str, line: int = 0) -> np.ndarray:
+    """The picture (H, W, 3) with a line of text in its upper left corner."""
+    image = np.ascontiguousarray(image)
+    at = (8, 20 + 18 * line)
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    return image
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> Path:
+    """Write (H, W, 3) uint8 frames as H.264 mp4, complete or not at all.
+
+    Raises:
+        RenderError: no frames, or the file cannot be written.
+    """
+    import imageio_ffmpeg
+
+    temporary = path.with_name(f".{path.stem}.partial.mp4")
+    writer = None
+    try:
+        for frame in frames:
+            if writer is None:
+                size = (frame.shape[1], frame.shape[0])
+                writer = imageio_ffmpeg.write_frames(
+                    str(temporary), size, fps=fps, macro_block_size=8, quality=6, ffmpeg_log_level="error"
+                )
+                writer.send(None)
+            writer.send(np.ascontiguousarray(frame))
+        if writer is None:
+            raise RenderError(f"no frames to write to {path}")
+        writer.close()
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RenderError(f"cannot write video {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

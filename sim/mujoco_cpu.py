@@ -1,0 +1,150 @@
+"""MuJoCo on the CPU: `mujoco.batch`, a native thread pool over the worlds of one model."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch, SimulationError
+
+from sim.physics import Health, PhysicsError
+
+_KINEMATICS = int(mujoco.mjtStage.mjSTAGE_POS)
+_WATCHED = {
+    int(mujoco.mjtWarning.mjWARN_BADQPOS): "non-finite or huge position",
+    int(mujoco.mjtWarning.mjWARN_BADQVEL): "non-finite or huge velocity",
+    int(mujoco.mjtWarning.mjWARN_BADQACC): "non-finite or huge acceleration",
+    int(mujoco.mjtWarning.mjWARN_CONTACTFULL): "contact buffer overflow",
+    int(mujoco.mjtWarning.mjWARN_CNSTRFULL): "constraint buffer overflow",
+}
+
+
+class MujocoCpu:
+    """`sim.physics.Physics` over `mujoco.batch`.
+
+    Args:
+        model: the compiled model; it is copied, and the copy has MuJoCo's silent auto-reset switched off, so that a
+            world that diverges is seen by `health` instead of starting over unnoticed.
+        nworld: number of worlds, at least 1.
+        nthread: threads to step on; 0 means every core.
+        max_speed: generalised speed (rad/s or m/s) above which a world counts as unstable.
+
+    Raises:
+        PhysicsError: for fewer than one world.
+    """
+
+    def __init__(self, model: mujoco.MjModel, nworld: int, nthread: int = 0, max_speed: float = 500.0) -> None:
+        if nworld < 1:
+            raise PhysicsError(f"number of worlds must be at least 1, got {nworld}")
+        model = copy.copy(model)
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        self.model = model
+        self.nworld = nworld
+        self.max_speed = max_speed
+        self._batch = Batch(model, nworld, nthread)
+        self._bound: dict[str, torch.Tensor] = {}
+        self._expanded: dict[str, torch.Tensor] = {}
+        self._failed: dict[int, str] = {}
+        self._warning_counts = self._batch.warning[:, :, 1]  # (n, mjNWARNING), of [last info, count]
+        self._qvel = self._batch.bind("qvel")
+
+    def bind(self, name: str) -> torch.Tensor:
+        if name not in self._bound:
+            try:
+                self._bound[name] = _live(self._batch.bind(name))
+            except ValueError as error:
+                raise PhysicsError(f"cannot bind {name!r}: {error}") from error
+        return self._bound[name]
+
+    def expand(self, name: str) -> torch.Tensor:
+        if name not in self._expanded:
+            try:
+                self._expanded[name] = _live(self._batch.expand(name))
+            except ValueError as error:
+                raise PhysicsError(f"cannot expand {name!r}: {error}") from error
+        return self._expanded[name]
+
+    def set_const(self, ids: np.ndarray | None = None) -> None:
+        self._batch.set_const(ids)
+
+    def step(self, nstep: int) -> None:
+        try:
+            self._batch.step(nstep=nstep, stage=_KINEMATICS)
+        except SimulationError as error:
+            self._note_failures(error)
+
+    def forward(self, ids: np.ndarray | None = None) -> None:
+        try:
+            self._batch.forward(ids, stage=_KINEMATICS)
+        except SimulationError as error:
+            self._note_failures(error)
+
+    def reset(self, ids: np.ndarray | None = None) -> None:
+        self._batch.reset(ids, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        if ids is None:
+            self._failed.clear()
+            self._batch.warning[:] = 0
+            return
+        self._batch.warning[ids] = 0
+        for i in ids:
+            self._failed.pop(int(i), None)
+
+    def health(self) -> Health:
+        speed = np.abs(self._qvel).max(axis=1) if self._qvel.shape[1] else np.zeros(self.nworld)
+        # written so that a NaN speed counts as too fast
+        bad = ~(speed < self.max_speed) | self._warning_counts[:, list(_WATCHED)].any(axis=1)
+        if self._failed:
+            bad[list(self._failed)] = True
+        if not bad.any():
+            return Health()
+        ids = np.flatnonzero(bad)
+        return Health(ids, tuple(self._reason(int(i), float(speed[i])) for i in ids))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "state": torch.from_numpy(self._batch.state.copy()),
+            "warning": torch.from_numpy(np.array(self._batch.warning)),
+            "expanded": {name: values.clone() for name, values in self._expanded.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if tuple(state["state"].shape) != self._batch.state.shape:
+            raise PhysicsError(
+                f"saved physics state has shape {tuple(state['state'].shape)}, "
+                f"this model and number of worlds need {self._batch.state.shape}"
+            )
+        for name, values in state["expanded"].items():
+            self.expand(name)[...] = values
+        if state["expanded"]:
+            self.set_const()
+        for name, values in state["expanded"].items():  # set_const re-derives some of them
+            self.expand(name)[...] = values
+        self._batch.state[...] = state["state"].numpy()
+        self.forward()
+        self._batch.state[...] = state["state"].numpy()
+        self._batch.warning[...] = state["warning"].numpy()
+        self._failed.clear()
+
+    def _note_failures(self, error: SimulationError) -> None:
+        for i in error.ids:
+            self._failed[int(i)] = self._batch.error(int(i))
+
+    def _reason(self, i: int, speed: float) -> str:
+        if i in self._failed:
+            return self._failed[i]
+        for column, text in _WATCHED.items():
+            if self._warning_counts[i, column]:
+                return text
+        return f"speed {speed:.3g} above {self.max_speed:g}"
+
+
+def _live(array: np.ndarray) -> torch.Tensor:
+    """A tensor over the array's memory; derived fields are read-only by convention."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(array)

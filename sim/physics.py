@@ -1,0 +1,77 @@
+"""The front of every physics engine: one compiled model, many worlds, live tensors.
+
+An engine steps ``nworld`` copies of one `mujoco.MjModel`. Fields carry MuJoCo's own names on every engine, so that an
+observation or a randomiser is written once. Worlds that differ in their compiled model (objects of other kinds, other
+robots) are other engines side by side: the shards of a `sim.world.World`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import mujoco
+import numpy as np
+import torch
+
+from robolearn.errors import RobolearnError
+
+
+class PhysicsError(RobolearnError):
+    """A model that does not compile, an unknown field, or an impossible number of worlds."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """Worlds whose numbers can no longer be trusted since the last call.
+
+    Attributes:
+        ids: (K,) sorted world ids.
+        reasons: a short text for each id: what the engine or the speed limit reported.
+    """
+
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return len(self.ids) > 0
+
+
+class Physics(Protocol):
+    """What an engine offers (shapes: ``n`` is ``nworld``).
+
+    ``bind`` and ``expand`` return tensors that stay valid and follow the simulation; writes to state fields (``qpos``,
+    ``qvel``, ``ctrl``, ``xfrc_applied`` ...) take effect at the next call, derived fields (``xpos``, ``sensordata`` ...)
+    are read-only and describe the state after the last ``step`` or ``forward``.
+    """
+
+    model: mujoco.MjModel
+    nworld: int
+
+    def bind(self, name: str) -> torch.Tensor:
+        """Live (n, ...) tensor of an `mujoco.MjData` field."""
+
+    def expand(self, name: str) -> torch.Tensor:
+        """Live (n, ...) tensor that gives an `mujoco.MjModel` field one value per world."""
+
+    def set_const(self, ids: np.ndarray | None = None) -> None:
+        """Re-derive the constants that follow from expanded masses, inertias or sizes."""
+
+    def step(self, nstep: int) -> None:
+        """Advance every world by ``nstep`` time steps and bring kinematics and sensors up to date."""
+
+    def forward(self, ids: np.ndarray | None = None) -> None:
+        """Bring kinematics and position sensors of the worlds ``ids`` up to date after writes to their state."""
+
+    def reset(self, ids: np.ndarray | None = None) -> None:
+        """Return the worlds ``ids`` to the model's default state, velocities, controls and warm starts included."""
+
+    def health(self) -> Health:
+        """Worlds that became non-finite or unstable since their last reset."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a bit-exact continuation needs: state rows and expanded model fields."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""

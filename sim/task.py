@@ -1,0 +1,182 @@
+"""What a task declares: named terms, each a pure function of channels, and the objects that move a task along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from robolearn.contract import Channel
+from sim.channels import Channels, Derived
+from sim.world import World
+
+TermFunction = Callable[..., torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ObservationTerm:
+    """``func(channels, **params) -> (N, d)``; terms of a group are concatenated in declaration order."""
+
+    func: TermFunction
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """``weight * func(channels, **params)``, the function returning (N,)."""
+
+    func: TermFunction
+    weight: float
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TerminationTerm:
+    """``func(channels, **params) -> (N,) bool``: the episode ends in failure or success, nothing is bootstrapped."""
+
+    func: TermFunction
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NoiseTerm:
+    """``func(value, generator, **params)`` makes the measured channel that the policy sees from the true one."""
+
+    func: Callable[..., torch.Tensor]
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ActionDecoder(Protocol):
+    """Turns a policy's action into a command in physical units; a zero action reproduces the task's baseline.
+
+    Attributes:
+        num_actions: A.
+        command: the channel it produces, with limits.
+        state: channels it feeds back to itself, all zero at the start of an episode.
+    """
+
+    num_actions: int
+    command: Channel
+    state: tuple[Channel, ...]
+
+    def decode(self, c: Channels, action: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Command (N, nu) and next state, from channels (its own state among them) and action (N, A)."""
+
+
+class GoalProcess(Protocol):
+    """Where episodes start, what they aim at over time, and when their time is up."""
+
+    channels: tuple[Channel, ...]
+
+    def reset(self, ids: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Begin episodes in the sorted worlds ``ids`` (K,); return their initial state fields (K, ...)."""
+
+    def advance(self) -> None:
+        """One control step has passed in every world."""
+
+    def read(self) -> dict[str, torch.Tensor]:
+        """Goal channels of every world, name → (N, ...)."""
+
+    def timed_out(self) -> torch.Tensor:
+        """(N,) bool: the episode has reached its planned end."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Clocks and choices, for a bit-exact continuation."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class EpisodeMetrics(Protocol):
+    """Accumulates what an episode is judged by, on true channels with nothing added for learning."""
+
+    def update(self, c: Channels) -> None:
+        """Take in one control step of every world."""
+
+    def finish(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Results of the episodes that end now in the worlds ``ids`` (K,), name → (K,) float; then start afresh."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Accumulators, for a bit-exact continuation."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class Randomizer(Protocol):
+    """Draws physical properties of worlds.
+
+    Attributes:
+        fields: the `mujoco.MjModel` fields it writes.
+        at_reset: drawn at every reset, else once when the environment is made.
+        factor: (N,) what is in force, a privileged observation.
+    """
+
+    fields: tuple[str, ...]
+    at_reset: bool
+    factor: torch.Tensor
+
+    def apply(self, world: World, ids: torch.Tensor, generator: torch.Generator) -> None:
+        """Draw for the sorted worlds ``ids`` (K,)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Draws in force, for a bit-exact continuation."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+Curriculum = Callable[[Any, Mapping[str, float]], dict[str, float]]
+
+
+@dataclass
+class Task:
+    """A task, written once for every world.
+
+    Attributes:
+        name, instruction: what it is called, and what a person would ask for.
+        robot: name of the robot; robot_mjcf: its MJCF text.
+        decimation: physics steps per control step.
+        max_episode_steps: an episode's longest length in control steps.
+        measured: the channels that the world delivers, and a robot's drivers where there is a robot. Others, such as
+            ``randomization``, are known in simulation only: the ``policy`` group may not use them.
+        observations: group → name → term; groups ``policy`` and ``critic``.
+        action, goal, metrics: see their protocols.
+        rewards, terminations, noise: name → term; noise is keyed by channel.
+        randomizers: name → randomiser, applied in order.
+        derived: name → function, for quantities that several terms share.
+        curriculum: name → ``func(env, log)`` called after every step that ended episodes; may change the task's
+            parameters, and returns what it wants logged.
+        baselines: name → variant → ``func(env) -> actions (N, A)``: what a policy has to beat; of several variants
+            the best by ``success`` is reported.
+        success: the metric that counts as success.
+        report: metrics that an evaluation shows, in order; rates are shares of episodes.
+    """
+
+    name: str
+    instruction: str
+    robot: str
+    robot_mjcf: str
+    decimation: int
+    max_episode_steps: int
+    measured: tuple[Channel, ...]
+    observations: Mapping[str, Mapping[str, ObservationTerm]]
+    action: ActionDecoder
+    goal: GoalProcess
+    metrics: EpisodeMetrics
+    rewards: dict[str, RewardTerm]
+    terminations: dict[str, TerminationTerm]
+    noise: Mapping[str, NoiseTerm] = field(default_factory=dict)
+    randomizers: Mapping[str, Randomizer] = field(default_factory=dict)
+    command_delay: tuple[int, int] = (0, 0)
+    derived: Mapping[str, Derived] = field(default_factory=dict)
+    curriculum: Mapping[str, Curriculum] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, Callable[[Any], torch.Tensor]]] = field(default_factory=dict)
+    success: str = "success"
+    report: tuple[str, ...] = ("success",)
+
+    def observe(self, group: str, c: Channels) -> torch.Tensor:
+        """One observation group, (N, d), from channels; a term that groups share is computed once per channels."""
+        return torch.cat([c.once(term, term.func, term.params) for term in self.observations[group].values()], dim=-1)

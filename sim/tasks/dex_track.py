@@ -1,0 +1,300 @@
+"""Task ``dex_track``: a dexterous hand follows a recorded hand-object motion (after DexTrack, arXiv 2502.09614)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from functools import partial
+
+import torch
+
+from robolearn.contract import Channel
+from robolearn.errors import RobolearnError, unknown
+from sim.env import Env
+from sim.motions import MotionLibrary, ReferenceGoal
+from sim.objects import get_object
+from sim.randomize import RANDOMIZERS, ScaleFields
+from sim.references.format import Reference
+from sim.robots import Robot, get_robot
+from sim.task import NoiseTerm, ObservationTerm, RewardTerm, Task, TerminationTerm
+from sim.tasks.tracking_metrics import TrackingMetrics
+from sim.tasks.tracking_motions import ClipConfig, clips_for
+from sim.tasks.tracking_scene import TIMESTEP, make_world, scene_spec
+from sim.terms import noise, tracking
+from sim.terms.actions import ResidualTracking
+
+
+class DexTrackError(RobolearnError):
+    """An impossible configuration of the task."""
+
+
+@dataclass
+class DexTrackConfig:
+    """Settings of ``dex_track``; lengths in m, angles in rad, times in s."""
+
+    name: str = "dex_track"
+    instruction: str = "follow the reference motion with hand and object"
+    robot: str = "allegro"
+    side: str = "right"
+    motions: ClipConfig = field(default_factory=ClipConfig)
+    rate_hz: float = 60.0
+    substeps: int = 2
+    lookahead: list[int] = field(default_factory=lambda: [1, 4, 8])
+    reward: str = "exp"
+    wrist_position_scale: float = 0.5
+    wrist_rotation_scale: float = 2.0
+    finger_scale: float = 6.0
+    wrist_position_cap: float = 0.03
+    wrist_rotation_cap: float = 0.15
+    finger_cap: float = 0.6
+    leak: float = 0.97
+    start_fraction: float = 0.25
+    joint_noise: float = 0.0
+    terminate_distance: float = 0.10
+    terminate_angle: float = 1.2
+    randomize: dict[str, list[float]] = field(
+        default_factory=lambda: {"object_mass": [0.7, 1.3], "object_friction": [0.7, 1.0]}
+    )
+    sensor_noise: bool = False
+    command_delay: list[int] = field(default_factory=lambda: [0, 0])
+
+
+def make(
+    config: DexTrackConfig,
+    num_envs: int,
+    seed: int,
+    threads: int = 0,
+    split: str = "train",
+    evaluation: bool = False,
+) -> Env:
+    """The environment of ``config`` on the clips of ``split``.
+
+    With ``evaluation`` there is one world per clip, round and round up to ``num_envs`` (0: once each), every episode is
+    a whole clip from its first frame, and nothing ends it early.
+
+    Raises:
+        DexTrackError: a setting that cannot work; MotionError, PhysicsError and others name their own.
+    """
+    _check(config)
+    robot = get_robot(config.robot, side=config.side, base="floating")
+    references = clips_for(config.motions, robot, split, config.rate_hz)
+    motions = MotionLibrary.from_references(references, robot, config.rate_hz)
+    layout, candidates = _fixed(motions, num_envs) if evaluation else _shared(motions, num_envs)
+    world = make_world(robot, layout, threads)
+    goal = ReferenceGoal(
+        motions,
+        candidates,
+        lookahead=config.lookahead,
+        shape_codes=torch.stack([torch.as_tensor(get_object(o).features()).float() for o in motions.object_names]),
+        joint_order=robot.joint_names,
+        start_fraction=1.0 if evaluation else config.start_fraction,
+        joint_noise=0.0 if evaluation else config.joint_noise,
+    )
+    task = declare(config, robot, goal, world.num_worlds, motions, evaluation)
+    return Env(task, world, seed)
+
+
+def declare(
+    config: DexTrackConfig, robot: Robot, goal: ReferenceGoal, num_worlds: int, motions: MotionLibrary, evaluation: bool
+) -> Task:
+    """The task's terms."""
+    wrist = len(robot.wrist_joints)
+    policy = _policy_terms()
+    return Task(
+        name=config.name,
+        instruction=config.instruction,
+        robot=f"{robot.name}_{robot.side}",
+        robot_mjcf=robot.mjcf(),
+        decimation=config.substeps,
+        max_episode_steps=int(motions.length.max()),
+        measured=_measured(robot),
+        observations={"policy": policy, "critic": {**policy, **_critic_terms()}},
+        action=_decoder(config, robot),
+        goal=goal,
+        metrics=TrackingMetrics(goal, num_worlds, wrist),
+        rewards=REWARDS[config.reward](wrist),
+        terminations={}
+        if evaluation
+        else {
+            "object_lost": TerminationTerm(
+                tracking.object_lost, {"distance": config.terminate_distance, "angle": config.terminate_angle}
+            )
+        },
+        noise=_noise() if config.sensor_noise else {},
+        randomizers={name: _randomizer(name, bounds) for name, bounds in config.randomize.items()},
+        command_delay=(config.command_delay[0], config.command_delay[1]),
+        derived=tracking.DERIVED,
+        baselines=baselines(robot),
+        success="tight",
+        report=("tight", "strict", "loose", "T_err_cm", "max_T_err_cm", "R_err_deg", "final_angle_deg", "E_wrist", "E_finger"),
+    )
+
+
+def _check(config: DexTrackConfig) -> None:
+    if config.reward not in REWARDS:
+        raise DexTrackError(unknown("reward", config.reward, REWARDS))
+    for name in config.randomize:
+        if name not in RANDOMIZERS:
+            raise DexTrackError(unknown("randomizer", name, RANDOMIZERS))
+    if config.substeps < 1 or abs(config.rate_hz * config.substeps * TIMESTEP - 1.0) > 1e-9:
+        raise DexTrackError(
+            f"rate_hz {config.rate_hz:g} with {config.substeps} substeps does not fit the time step of 1/120 s: "
+            "their product must be 120"
+        )
+    if not config.lookahead or config.lookahead[0] != 1 or sorted(set(config.lookahead)) != list(config.lookahead):
+        raise DexTrackError(f"lookahead must increase from 1 (the command's baseline), got {config.lookahead}")
+    if len(config.command_delay) != 2 or not 0 <= config.command_delay[0] <= config.command_delay[1]:
+        raise DexTrackError(f"command_delay must be [least, most] control steps, got {config.command_delay}")
+
+
+def _shared(motions: MotionLibrary, num_envs: int) -> tuple[list[tuple[str, int]], list[torch.Tensor]]:
+    """Worlds split evenly over the objects, each drawing from its object's clips."""
+    objects = motions.objects[: max(num_envs, 0)]
+    if not objects:
+        raise DexTrackError(f"num_envs must be at least 1, got {num_envs}")
+    layout, candidates = [], []
+    for i, name in enumerate(objects):
+        count = num_envs // len(objects) + (i < num_envs % len(objects))
+        clips = torch.tensor([k for k, o in enumerate(motions.object_names) if o == name])
+        layout.append((name, count))
+        candidates += [clips] * count
+    return layout, candidates
+
+
+def _fixed(motions: MotionLibrary, num_envs: int) -> tuple[list[tuple[str, int]], list[torch.Tensor]]:
+    """One clip per world, in the order of the objects."""
+    total = num_envs or motions.num_clips
+    chosen = [k % motions.num_clips for k in range(total)]
+    layout, candidates = [], []
+    for name in motions.objects:
+        clips = [k for k in chosen if motions.object_names[k] == name]
+        if clips:
+            layout.append((name, len(clips)))
+            candidates += [torch.tensor([k]) for k in clips]
+    return layout, candidates
+
+
+POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
+
+
+def _measured(robot: Robot) -> tuple[Channel, ...]:
+    joints = robot.joint_names
+    tips = robot.fingertip_sites
+    return (
+        Channel("joint_pos", (len(joints),), "rad or m", kind="state/joint/position", elements=joints),
+        Channel("joint_vel", (len(joints),), "rad/s or m/s", kind="state/joint/velocity", elements=joints),
+        Channel("palm_pose", (7,), "m+wxyz", "world", kind="state/body/pose", elements=POSE),
+        Channel("fingertip_pos", (len(tips), 3), "m", "world", kind="state/body/position"),
+        Channel("object_pose", (7,), "m+wxyz", "world", kind="state/body/pose", elements=POSE),
+        Channel("object_vel", (6,), "m/s+rad/s", "world+object", kind="state/body/velocity"),
+    )
+
+
+def _decoder(config: DexTrackConfig, robot: Robot) -> ResidualTracking:
+    wrist, fingers = len(robot.wrist_joints), len(robot.finger_joints)
+    half = wrist // 2
+
+    def per_joint(position: float, rotation: float, finger: float) -> torch.Tensor:
+        return torch.tensor([position] * half + [rotation] * (wrist - half) + [finger] * fingers)
+
+    command = Channel(
+        "joint_pos_target",
+        (len(robot.joint_names),),
+        "rad or m",
+        kind="target/joint/position",
+        elements=robot.joint_names,
+        lower=tuple(robot.lower.tolist()),
+        upper=tuple(robot.upper.tolist()),
+    )
+    return ResidualTracking(
+        command,
+        scale=per_joint(config.wrist_position_scale, config.wrist_rotation_scale, config.finger_scale),
+        cap=per_joint(config.wrist_position_cap, config.wrist_rotation_cap, config.finger_cap),
+        leak=config.leak,
+        dt=1.0 / config.rate_hz,
+    )
+
+
+def _policy_terms() -> dict[str, ObservationTerm]:
+    channel = tracking.channel
+    return {
+        "joint_pos": ObservationTerm(channel, {"name": "joint_pos"}),
+        "joint_vel": ObservationTerm(channel, {"name": "joint_vel", "scale": 0.1}),
+        "object_in_palm": ObservationTerm(tracking.object_in_palm),
+        "object_orientation": ObservationTerm(tracking.object_orientation),
+        "object_vel": ObservationTerm(channel, {"name": "object_vel"}),
+        "fingertips_in_object": ObservationTerm(tracking.fingertips_in_object),
+        "upcoming_joint_error": ObservationTerm(tracking.upcoming_joint_error),
+        "upcoming_object_error": ObservationTerm(tracking.upcoming_object_error),
+        "residual": ObservationTerm(channel, {"name": "residual"}),
+        "last_action": ObservationTerm(channel, {"name": "last_action"}),
+        "object_shape": ObservationTerm(channel, {"name": "object_shape"}),
+    }
+
+
+def _critic_terms() -> dict[str, ObservationTerm]:
+    return {"randomization": ObservationTerm(tracking.channel, {"name": "randomization"})}
+
+
+def _dextrack_rewards(wrist: int) -> dict[str, RewardTerm]:
+    """The published reward, term by term."""
+    return {
+        "hand": RewardTerm(tracking.dextrack_hand, -0.5, {"wrist": wrist}),
+        "approach": RewardTerm(tracking.dextrack_approach, -0.3),
+        "object": RewardTerm(tracking.dextrack_object, 1.0),
+        "bonus": RewardTerm(tracking.dextrack_bonus, 1.0),
+    }
+
+
+def _exp_rewards(wrist: int) -> dict[str, RewardTerm]:
+    """Positive exponential terms: an episode that ends early earns less."""
+    return {
+        "object_position": RewardTerm(tracking.object_position_exp, 1.0, {"sharpness": 30.0}),
+        "object_rotation": RewardTerm(tracking.object_rotation_exp, 0.5, {"sharpness": 3.0}),
+        "wrist": RewardTerm(tracking.wrist_exp, 0.2, {"wrist": wrist, "sharpness": 10.0}),
+        "fingers": RewardTerm(tracking.finger_exp, 0.2, {"wrist": wrist, "sharpness": 3.0}),
+        "action": RewardTerm(tracking.squared, -0.005, {"name": "last_action"}),
+    }
+
+
+FLEXIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+"""rad: the constant flexions tried as a baseline."""
+
+
+def baselines(robot: Robot) -> dict[str, dict[str, Callable[[Env], torch.Tensor]]]:
+    """Kinematic replay of the reference, and the same with every finger flexed by a constant."""
+    flexing = torch.tensor([float(_flexes(name)) for name in robot.joint_names])
+
+    def flexed(env: Env, angle: float) -> torch.Tensor:
+        decoder, residual = env.task.action, env.channels["residual"]
+        assert isinstance(decoder, ResidualTracking)
+        return decoder.action_for(residual, angle * flexing.expand_as(residual))
+
+    return {
+        "kinematic replay": {"": lambda env: torch.zeros(env.num_envs, env.num_actions)},
+        "constant flexion": {f"{angle:g} rad": partial(flexed, angle=angle) for angle in FLEXIONS},
+    }
+
+
+def _flexes(joint: str) -> bool:
+    """Whether a joint closes the hand: not the wrist, nor what spreads the fingers or turns the thumb."""
+    return not any(part in joint for part in ("wrist", "abd", "opp", "twist"))
+
+
+REWARDS = {"dextrack": _dextrack_rewards, "exp": _exp_rewards}
+
+
+def _noise() -> dict[str, NoiseTerm]:
+    return {
+        "joint_pos": NoiseTerm(noise.gaussian, {"std": 0.005}),
+        "joint_vel": NoiseTerm(noise.gaussian, {"std": 0.1}),
+        "object_pose": NoiseTerm(noise.pose, {"position": 0.002, "rotation": 0.02}),
+        "object_vel": NoiseTerm(noise.gaussian, {"std": 0.02}),
+    }
+
+
+def _randomizer(name: str, bounds: Sequence[float]) -> ScaleFields:
+    if len(bounds) != 2:
+        raise DexTrackError(f"randomize.{name} must be [low, high], got {list(bounds)}")
+    return RANDOMIZERS[name]((float(bounds[0]), float(bounds[1])))

@@ -1,0 +1,89 @@
+"""How tracking is judged: DexTrack's errors and both of its success levels, and a stricter one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sim.channels import Channels
+from sim.motions import ReferenceGoal
+
+TIGHT_MAX = 0.06
+"""m: an object further than this from its reference at any time counts as dropped."""
+
+
+class TrackingMetrics:
+    """`sim.task.EpisodeMetrics` of reference tracking, over whole clips.
+
+    Means over the clip's control steps (DexTrack, arXiv 2502.09614):
+
+    - ``T_err`` cm: distance of the object from its reference; ``R_err`` rad: its angle.
+    - ``E_wrist``: 0.5·‖Δposition‖ (m) + 0.5·angle (rad) of the wrist; ``E_finger`` rad: mean |Δ| of the finger joints.
+    - ``strict``: T_err < 10 cm ∧ R_err < 20° ∧ 0.5·E_wrist + 0.5·E_finger < 0.8; ``loose``: 10 cm, 40°, 1.2.
+    - ``tight``: T_err < 3 cm ∧ R_err < 15° ∧ hand error < 0.8 ∧ never further than 6 cm (no drop).
+
+    Success is only counted for clips followed from first to last frame: other episodes give NaN (started within the
+    clip) or 0 (ended early).
+    """
+
+    def __init__(self, goal: ReferenceGoal, num_worlds: int, wrist: int) -> None:
+        self._goal = goal
+        self._wrist = wrist
+        self._sums = torch.zeros(4, num_worlds)
+        self._max_distance = torch.zeros(num_worlds)
+        self._last_angle = torch.zeros(num_worlds)
+        self._steps = torch.zeros(num_worlds)
+
+    def update(self, c: Channels) -> None:
+        error = c["joint_error"]
+        half = self._wrist // 2
+        e_wrist = 0.5 * error[:, :half].norm(dim=1) + 0.5 * error[:, half : self._wrist].norm(dim=1)
+        e_finger = error[:, self._wrist :].abs().mean(1)
+        self._sums += torch.stack([c["object_distance"], c["object_angle"], e_wrist, e_finger])
+        self._max_distance = torch.maximum(self._max_distance, c["object_distance"])
+        self._last_angle.copy_(c["object_angle"])
+        self._steps += 1
+
+    def finish(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        t_err, r_err, e_wrist, e_finger = self._sums[:, ids] / self._steps[ids].clamp_min(1)
+        largest, last_angle = self._max_distance[ids].clone(), self._last_angle[ids].clone()
+        hand = 0.5 * e_wrist + 0.5 * e_finger
+        complete = self._goal.timed_out()[ids]
+        whole = torch.where(self._goal.first_frame[ids] == 0, 1.0, torch.nan)
+        self._sums[:, ids] = 0.0
+        self._max_distance[ids] = 0.0
+        self._steps[ids] = 0.0
+
+        def success(distance: float, degrees: float, bound: float) -> torch.Tensor:
+            return (t_err < distance) & (r_err < math.radians(degrees)) & (hand < bound) & complete
+
+        tight = success(0.03, 15.0, 0.8) & (largest < TIGHT_MAX)
+        return {
+            "tight": tight.float() * whole,
+            "strict": success(0.10, 20.0, 0.8).float() * whole,
+            "loose": success(0.10, 40.0, 1.2).float() * whole,
+            "completed": complete.float(),
+            "T_err_cm": 100.0 * t_err,
+            "R_err_deg": torch.rad2deg(r_err),
+            "final_angle_deg": torch.rad2deg(last_angle),
+            "max_T_err_cm": 100.0 * largest,
+            "E_wrist": e_wrist,
+            "E_finger": e_finger,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "sums": self._sums.clone(),
+            "max_distance": self._max_distance.clone(),
+            "last_angle": self._last_angle.clone(),
+            "steps": self._steps.clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sums.copy_(state["sums"])
+        self._max_distance.copy_(state["max_distance"])
+        self._last_angle.copy_(state["last_angle"])
+        self._steps.copy_(state["steps"])

@@ -1,0 +1,77 @@
+"""The scene of hand-object tracking: a hand, one object, a table top at z = 0."""
+
+from __future__ import annotations
+
+import mujoco
+
+from sim.mujoco_cpu import MujocoCpu
+from sim.objects import get_object
+from sim.physics import PhysicsError
+from sim.robots import Robot
+from sim.world import Shard, Source, World
+
+OBJECT = "object"
+TIMESTEP = 1.0 / 120.0
+
+
+def scene_spec(robot: Robot, object_name: str) -> mujoco.MjSpec:
+    """MJCF of one scene; palm and fingertips are read through frame sensors, which every engine computes."""
+    spec = robot.spec()
+    spec.modelname = f"{robot.name}_{robot.side}_{object_name}"
+    spec.option.timestep = TIMESTEP
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_DISCRETE
+    spec.worldbody.add_geom(
+        name="table",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[0.6, 0.6, 0.05],
+        rgba=[0.55, 0.6, 0.65, 1.0],
+        friction=[1.0, 0.01, 0.001],
+    )
+    get_object(object_name).add_to(spec, body_name=OBJECT)
+    _frame_sensors(spec, robot)
+    spec.worldbody.add_light(pos=[0.3, -0.4, 1.2], dir=[-0.2, 0.3, -1.0], castshadow=False)
+    for key in list(spec.keys):
+        spec.delete(key)  # a robot's keyframe does not know the object
+    return spec
+
+
+def compile_scene(robot: Robot, object_name: str) -> mujoco.MjModel:
+    """The compiled scene.
+
+    Raises:
+        PhysicsError: the robot and the object do not compile together.
+    """
+    try:
+        return scene_spec(robot, object_name).compile()
+    except ValueError as error:
+        raise PhysicsError(f"robot {robot.name!r} with object {object_name!r} does not compile: {error}") from error
+
+
+def make_world(robot: Robot, objects: list[tuple[str, int]], threads: int) -> World:
+    """Shards of worlds, one for each (object, number of worlds), with the channels of hand-object tracking."""
+    shards: list[Shard] = []
+    start = 0
+    for name, count in objects:
+        physics = MujocoCpu(compile_scene(robot, name), count, threads)
+        shards.append(Shard(physics, start, start + count, name))
+        start += count
+    tips = tuple(f"sense_{site}" for site in robot.fingertip_sites)
+    joint = "joint"
+    sources = {
+        "joint_pos": Source("qpos", joint, robot.joint_names),
+        "joint_vel": Source("qvel", joint, robot.joint_names),
+        "object_pose": Source("qpos", joint, (OBJECT,)),
+        "object_vel": Source("qvel", joint, (OBJECT,)),
+        "palm_pose": Source("sensordata", "sensor", ("sense_palm_position", "sense_palm_orientation")),
+        "fingertip_pos": Source("sensordata", "sensor", tips, (len(tips), 3)),
+    }
+    return World(shards, sources)
+
+
+def _frame_sensors(spec: mujoco.MjSpec, robot: Robot) -> None:
+    site = mujoco.mjtObj.mjOBJ_SITE
+    position, orientation = mujoco.mjtSensor.mjSENS_FRAMEPOS, mujoco.mjtSensor.mjSENS_FRAMEQUAT
+    spec.add_sensor(name="sense_palm_position", type=position, objtype=site, objname=robot.palm_site)
+    spec.add_sensor(name="sense_palm_orientation", type=orientation, objtype=site, objname=robot.palm_site)
+    for tip in robot.fingertip_sites:
+        spec.add_sensor(name=f"sense_{tip}", type=position, objtype=site, objname=tip)

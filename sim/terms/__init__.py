@@ -1,0 +1,1 @@
+"""Terms: pure functions of channels, one quantity each."""

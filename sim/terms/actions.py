@@ -1,0 +1,57 @@
+"""Action decoders: from a policy's action to a command, and back to zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from robolearn.contract import Channel
+from sim.channels import Channels
+
+
+@dataclass
+class ResidualTracking:
+    """Residual accumulated on a reference (DexTrack, arXiv 2502.09614, released code).
+
+    residual ← clamp(leak·residual + scale·dt·a, ±cap);  command = clamp(reference[t+1] + residual, limits)
+
+    With leak 1 and infinite caps this is the published form. A leak below 1 forgets old corrections, which keeps
+    fingers from drifting; caps bound how far the command may leave the reference.
+
+    Attributes:
+        command: channel of joint targets with limits, (J,).
+        scale: (J,) rad/s or m/s per unit of action.
+        cap: (J,) rad or m.
+        leak: share of the residual kept each step.
+        dt: control step, s.
+    """
+
+    command: Channel
+    scale: torch.Tensor
+    cap: torch.Tensor
+    leak: float
+    dt: float
+    num_actions: int = field(init=False)
+    state: tuple[Channel, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape, elements = self.command.shape, self.command.elements
+        self.num_actions = shape[0]
+        self.state = (
+            Channel("residual", shape, self.command.unit, elements=elements),
+            Channel("last_action", shape, "1", elements=elements),
+        )
+        self._gain = self.scale * self.dt
+        self._lower = torch.as_tensor(self.command.lower, dtype=torch.float32)
+        self._upper = torch.as_tensor(self.command.upper, dtype=torch.float32)
+
+    def decode(self, c: Channels, action: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Command (N, J) and next state from ``reference_joint_pos`` and ``residual``."""
+        residual = torch.clamp(self.leak * c["residual"] + self._gain * action, -self.cap, self.cap)
+        command = torch.clamp(c["reference_joint_pos"][:, 1] + residual, self._lower, self._upper)
+        return command, {"residual": residual, "last_action": action}
+
+    def action_for(self, residual: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The action (N, J) that takes the residual (N, J) to ``target`` (N, J) in one step."""
+        return (target - self.leak * residual) / self._gain

@@ -1,0 +1,192 @@
+"""A world of N parallel scenes: shards that each step one compiled model, read as channels and driven by commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+
+from sim.physics import Health, Physics, PhysicsError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Worlds ``start`` to ``stop`` (exclusive), which share one compiled model.
+
+    Attributes:
+        physics: the engine that steps them.
+        start, stop: their place among all worlds.
+        label: what sets this shard apart, such as the name of its object.
+    """
+
+    physics: Physics
+    start: int
+    stop: int
+    label: str
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a channel comes from in every shard's model.
+
+    Attributes:
+        field: the `mujoco.MjData` field, such as ``qpos`` or ``site_xpos``.
+        kind: the kind of named element whose rows are taken: ``joint``, ``body``, ``site`` or ``sensor``.
+        names: the elements, in channel order.
+        shape: shape of the channel without the batch; None keeps the field's own.
+    """
+
+    field: str
+    kind: str
+    names: tuple[str, ...]
+    shape: tuple[int, ...] | None = None
+
+
+_JOINT_WIDTHS = {
+    "qpos": {mujoco.mjtJoint.mjJNT_FREE: 7, mujoco.mjtJoint.mjJNT_BALL: 4},
+    "qvel": {mujoco.mjtJoint.mjJNT_FREE: 6, mujoco.mjtJoint.mjJNT_BALL: 3},
+}
+
+
+def _indices(model: mujoco.MjModel, source: Source) -> list[int]:
+    """Rows (or flat entries, for joints and sensors) of ``source.field`` that hold the named elements."""
+    out: list[int] = []
+    for name in source.names:
+        try:
+            view = getattr(model, source.kind)(name)
+        except KeyError as error:
+            raise PhysicsError(f"model has no {source.kind} {name!r}: {error}") from error
+        if source.kind == "joint":
+            adr = int((view.qposadr if source.field == "qpos" else view.dofadr)[0])
+            out += range(adr, adr + _JOINT_WIDTHS[source.field].get(mujoco.mjtJoint(int(view.type[0])), 1))
+        elif source.kind == "sensor":
+            out += range(int(view.adr[0]), int(view.adr[0]) + int(view.dim[0]))
+        else:
+            out.append(int(view.id))
+    return out
+
+
+class _Reader:
+    """Copies one source of every shard into one (N, ...) float32 tensor."""
+
+    def __init__(self, shards: Sequence[Shard], source: Source, num_worlds: int, device: torch.device) -> None:
+        self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        picks = [_indices(shard.physics.model, source) for shard in shards]
+        if len({len(p) for p in picks}) > 1:
+            raise PhysicsError(f"shards disagree on the size of {source.kind} {source.names}")
+        trailing = tuple(shards[0].physics.bind(source.field).shape[2:])
+        single = source.kind in ("body", "site") and len(source.names) == 1
+        self.value = torch.zeros(num_worlds, *(() if single else (len(picks[0]),)), *trailing, device=device)
+        for shard, pick in zip(shards, picks, strict=True):
+            live = shard.physics.bind(source.field)
+            rows = self.value[shard.rows]
+            if single:
+                self._parts.append((rows, live[:, pick[0]]))
+            else:
+                self._parts += _runs(rows, live, pick)
+
+    def refresh(self) -> None:
+        for rows, live in self._parts:
+            rows.copy_(live)
+
+
+def _runs(rows: torch.Tensor, live: torch.Tensor, pick: list[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Pairs of views, one a run of consecutive indices: copying views follows the live field, gathering would not."""
+    start = 0
+    for i in range(1, len(pick) + 1):
+        if i == len(pick) or pick[i] != pick[i - 1] + 1:
+            yield rows[:, start:i], live[:, pick[start] : pick[i - 1] + 1]
+            start = i
+
+
+class World:
+    """N scenes with one layout of channels, stepped shard by shard.
+
+    Args:
+        shards: contiguous, covering worlds 0 to N - 1.
+        sources: channel name → where it is read.
+        device: where channels live.
+    """
+
+    def __init__(self, shards: Sequence[Shard], sources: Mapping[str, Source], device: str = "cpu") -> None:
+        if not shards:
+            raise PhysicsError("a world needs at least one shard")
+        self.shards = tuple(shards)
+        self.num_worlds = shards[-1].stop
+        self.device = torch.device(device)
+        self.timestep = float(shards[0].physics.model.opt.timestep)
+        self._readers = {
+            name: _Reader(self.shards, source, self.num_worlds, self.device) for name, source in sources.items()
+        }
+        self._values = {
+            name: reader.value if (shape := sources[name].shape) is None else reader.value.view(-1, *shape)
+            for name, reader in self._readers.items()
+        }
+        self._ctrl = [shard.physics.bind("ctrl") for shard in self.shards]
+
+    def read(self) -> dict[str, torch.Tensor]:
+        """Channels of every world, name → (N, ...) float32; the tensors are reused by the next call."""
+        for reader in self._readers.values():
+            reader.refresh()
+        return dict(self._values)
+
+    def command(self, ctrl: torch.Tensor) -> None:
+        """Set the actuators' controls, (N, nu), in the units of the model's actuators."""
+        for shard, live in zip(self.shards, self._ctrl, strict=True):
+            live.copy_(ctrl[shard.rows])
+
+    def step(self, nstep: int) -> None:
+        """Advance every world by ``nstep`` time steps."""
+        for shard in self.shards:
+            shard.physics.step(nstep)
+
+    def split(self, ids: torch.Tensor) -> Iterator[tuple[Shard, np.ndarray, torch.Tensor]]:
+        """Per shard with any of the sorted worlds ``ids`` (K,): the shard, local ids, and where they stand in ``ids``."""
+        for shard in self.shards:
+            chosen = torch.nonzero((ids >= shard.start) & (ids < shard.stop)).squeeze(1)
+            if len(chosen):
+                yield shard, (ids[chosen] - shard.start).cpu().numpy(), chosen
+
+    def reset(self, ids: torch.Tensor, state: Mapping[str, torch.Tensor]) -> None:
+        """Reset the sorted worlds ``ids`` (K,) and write their state.
+
+        Args:
+            ids: world ids.
+            state: `mujoco.MjData` state field (``qpos``, ``qvel``, ``ctrl``) → (K, ...) values.
+        """
+        for shard, local, chosen in self.split(ids):
+            shard.physics.reset(local)
+            for name, values in state.items():
+                live = shard.physics.bind(name)
+                live[torch.from_numpy(local)] = values[chosen].to(live.dtype)
+            shard.physics.forward(local)
+
+    def health(self) -> Health:
+        """Untrustworthy worlds of all shards, with global ids."""
+        ids: list[np.ndarray] = []
+        reasons: list[str] = []
+        for shard in self.shards:
+            found = shard.physics.health()
+            if found:
+                ids.append(found.ids + shard.start)
+                reasons += found.reasons
+        return Health(np.concatenate(ids), tuple(reasons)) if ids else Health()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of every shard, for a bit-exact continuation."""
+        return {str(i): shard.physics.state_dict() for i, shard in enumerate(self.shards)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        if len(state) != len(self.shards):
+            raise PhysicsError(f"saved world has {len(state)} shards, this one has {len(self.shards)}")
+        for i, shard in enumerate(self.shards):
+            shard.physics.load_state_dict(state[str(i)])
