@@ -1,7 +1,7 @@
 """Data-parallel training under ``torchrun``: every rank steps its own worlds, all ranks share one learner.
 
-Sums over ranks come from one all-reduce, whose result is the same bits on every rank; whatever is derived from it
-(gradients, statistics, the learning rate) therefore stays identical without a further broadcast.
+Sums over ranks come from one all-reduce, whose result is the same bits on every rank; whatever is derived
+from it (gradients, statistics, the learning rate) therefore stays identical without a further broadcast.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ class PolicyStateError(RobolearnError):
 
 
 class NonFiniteError(RobolearnError):
-    """NaN or infinity in an observation, action, reward, loss or gradient: what, how many, and where first."""
+    """NaN or infinity in an observation, reward, loss or gradient: what, how many, and where."""
 
 
 def check_finite(name: str, value: torch.Tensor, where: str = "") -> None:
     """Raise `NonFiniteError` if ``value`` (any shape; first axis: worlds) holds NaN or infinity.
 
-    The sum is finite when every element is (short of overflow), so the good case costs one pass; the exact count is
-    taken only when the sum is not finite.
+    A finite sum means finite elements, so the good case costs one pass; the exact count is taken only when
+    the sum is not finite.
     """
     if torch.isfinite(value.sum()):
         return

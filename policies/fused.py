@@ -1,8 +1,8 @@
 """The forward and backward pass of an MLP in memory that is allocated once.
 
-Fresh megabyte-sized tensors cost page faults: on a CPU that is as much time as all activations of a small network
-together. Here hidden activations and their gradients live in a workspace, and activations are replaced by their
-derivatives in place on the way back.
+Fresh megabyte-sized tensors cost page faults: on a CPU that is as much time as all activations of a small
+network together. Here hidden activations and their gradients live in a workspace, and activations are
+replaced by their derivatives in place on the way back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from policies.networks import MLP
 
 
 class Workspace:
-    """Runs one `MLP` on batches of up to a fixed number of rows; the numbers are those of calling the module.
+    """Runs one `MLP` on batches of up to a fixed number of rows; the same function as calling the module.
 
     One forward pass may be pending at a time: its backward pass must come before the next forward pass.
 
@@ -67,8 +67,8 @@ class _Run(torch.autograd.Function):
 def _activate_(x: torch.Tensor, scratch: torch.Tensor, activation: str) -> torch.Tensor:
     """Apply the activation to ``x`` in place.
 
-    ELU is max(x, exp(min(x, 0)) - 1). PyTorch's vectorised sigmoid takes half the time of its exponential, and
-    exp(x) = 1 / (1 / σ(x) - 1); for x <= 0 the difference to ``torch.nn.functional.elu`` stays below 3e-7.
+    ELU is max(x, exp(min(x, 0)) - 1). PyTorch's vectorised sigmoid takes half the time of its exponential on
+    a CPU, and exp(x) = 1 / (1 / σ(x) - 1); the difference to ``torch.nn.functional.elu`` stays below 3e-7.
     """
     if activation == "elu":
         torch.clamp(x, max=0.0, out=scratch).sigmoid_().reciprocal_().sub_(1.0).reciprocal_().sub_(1.0)

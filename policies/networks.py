@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ ACTIVATIONS = ("elu", "relu", "tanh")
 
 
 def activate_(x: torch.Tensor, name: str) -> torch.Tensor:
-    """Apply the activation ``name`` to ``x`` in place: autograd then keeps the output alone, half the memory."""
+    """Apply the activation ``name`` to ``x`` in place; autograd then keeps the output alone."""
     if name == "elu":
         return F.elu_(x)
     return F.relu_(x) if name == "relu" else torch.tanh_(x)
@@ -26,23 +27,26 @@ def activate_(x: torch.Tensor, name: str) -> torch.Tensor:
 class MLP(nn.Module):
     """Linear layers with an activation between them: (…, inputs) -> (…, outputs).
 
-    Weights are orthogonal with gain √2, zero biases; the last layer has gain ``last_gain``.
+    Weights and biases start uniform within ±1/√inputs of their layer, the last layer's within ``last_gain``
+    times that. (Orthogonal weights of gain √2 start less smooth: the KL-adaptive learning rate then stays
+    lower, and a point mass of 10 axes took about 10 more iterations of 16 steps to reach the same reward.)
 
     Args:
         sizes: inputs, hidden sizes, outputs.
         activation: one of `ACTIVATIONS`.
-        last_gain: gain of the last layer; small values start a policy near zero.
+        last_gain: scale of the last layer; small values start a policy near zero.
         generator: source of the initial weights.
     """
 
     def __init__(self, sizes: Sequence[int], activation: str, last_gain: float, generator: torch.Generator) -> None:
         super().__init__()
         self.activation = activation
-        self.layers = nn.ModuleList(skip_init(nn.Linear, i, o) for i, o in itertools.pairwise(sizes))
+        layers = nn.ModuleList(skip_init(nn.Linear, i, o) for i, o in itertools.pairwise(sizes))
+        self.layers = cast("Sequence[nn.Linear]", layers)
         for k, layer in enumerate(self.layers):
-            gain = last_gain if k == len(self.layers) - 1 else math.sqrt(2.0)
-            nn.init.orthogonal_(layer.weight, gain, generator=generator)
-            nn.init.zeros_(layer.bias)
+            bound = (last_gain if k == len(self.layers) - 1 else 1.0) / math.sqrt(layer.in_features)
+            for p in layer.parameters():
+                nn.init.uniform_(p, -bound, bound, generator=generator)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``x`` (…, inputs) to (…, outputs)."""
@@ -76,7 +80,7 @@ class GRU(nn.Module):
         Args:
             x: inputs (T, B, inputs).
             h: hidden state before the first step (B, hidden).
-            keep: (T, B); the state before step t is multiplied by ``keep[t]``, 0 where step t starts an episode.
+            keep: (T, B); multiplies the state before step t: 0 where step t starts an episode, else 1.
 
         Returns:
             Hidden states after each step (T, B, hidden).
@@ -98,8 +102,8 @@ class GRU(nn.Module):
 class ActorCritic(nn.Module):
     """A Gaussian policy on the ``policy`` observations and a value function on the ``critic`` observations.
 
-    The two share nothing, so the critic may see privileged observations. The standard deviation does not depend on
-    the observation. The methods take normalised observations; `norm` holds the normalisers.
+    The two share nothing, so the critic may see privileged observations. The standard deviation does not
+    depend on the observation. `norm` holds the normalisers, `memory` the GRUs, `actor` and `critic` the MLPs.
 
     Args:
         dims: observation sizes ``{"policy": d, "critic": d}``.
@@ -109,8 +113,7 @@ class ActorCritic(nn.Module):
         gru_hidden: size H of each GRU.
         activation: one of `ACTIVATIONS`.
         init_std: initial standard deviation of every action.
-        policy_gain: gain of the policy's last layer.
-        normalize_obs: keep running observation statistics (otherwise the normalisers stay the identity).
+        policy_gain: scale of the policy's last layer.
         obs_clip: bound of normalised observations.
         generator: source of the initial weights.
     """
@@ -126,34 +129,30 @@ class ActorCritic(nn.Module):
         activation: str = "elu",
         init_std: float = 1.0,
         policy_gain: float = 0.01,
-        normalize_obs: bool = True,
         obs_clip: float = 10.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         g = generator if generator is not None else torch.Generator().manual_seed(0)
-        self.kind = kind
-        self.normalize_obs = normalize_obs
-        self.norm = nn.ModuleDict({group: RunningNorm(dims[group], clip=obs_clip) for group in ("policy", "critic")})
+        self.recurrent = kind == "gru"
+        groups = ("policy", "critic")
+        norm = nn.ModuleDict({group: RunningNorm(dims[group], clip=obs_clip) for group in groups})
+        # Typed as what they hold; torch registers them as modules all the same.
+        self.norm = cast("dict[str, RunningNorm]", norm)
         self.value_norm = RunningNorm(1, eps=1e-5, clip=None)
-        self.memory = nn.ModuleDict()
+        self.memory = cast("dict[str, GRU]", nn.ModuleDict())
         inputs = dims
-        if kind == "gru":
-            for group in ("policy", "critic"):
+        if self.recurrent:
+            for group in groups:
                 self.memory[group] = GRU(dims[group], gru_hidden, g)
             inputs = {"policy": gru_hidden, "critic": gru_hidden}
         self.actor = MLP((inputs["policy"], *hidden, num_actions), activation, policy_gain, g)
         self.critic = MLP((inputs["critic"], *hidden, 1), activation, 1.0, g)
         self.log_std = nn.Parameter(torch.full((num_actions,), math.log(init_std)))
 
-    @property
-    def recurrent(self) -> bool:
-        """Whether the networks carry a hidden state between steps."""
-        return self.kind == "gru"
-
     def initial_hidden(self, num_envs: int) -> dict[str, torch.Tensor]:
         """Zero hidden states ``{"policy": (N, H), "critic": (N, H)}``; empty for an MLP."""
-        return {g: self.log_std.new_zeros(num_envs, gru.hidden) for g, gru in self._memories()}
+        return {g: self.log_std.new_zeros(num_envs, gru.hidden) for g, gru in self.memory.items()}
 
     def actor_parameters(self) -> list[nn.Parameter]:
         """The policy's parameters: memory, MLP, log standard deviation."""
@@ -165,18 +164,9 @@ class ActorCritic(nn.Module):
         memory = list(self.memory["critic"].parameters()) if self.recurrent else []
         return [*memory, *self.critic.parameters()]
 
-    def remember(self, group: str, z: torch.Tensor, h: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        """Hidden states (T, B, H) of ``group`` over normalised observations (T, B, d); see `GRU.sequence`."""
-        gru = self.memory[group]
-        assert isinstance(gru, GRU)
-        return gru.sequence(z, h, keep)
-
     def policy_module(self) -> PolicyModule:
         """The deterministic policy with its normaliser inside, sharing this network's parameters."""
         return PolicyModule(self)
-
-    def _memories(self) -> list[tuple[str, GRU]]:
-        return [(name, gru) for name, gru in self.memory.items() if isinstance(gru, GRU)]
 
 
 class PolicyModule(nn.Module):
@@ -194,7 +184,7 @@ class PolicyModule(nn.Module):
     @property
     def hidden_size(self) -> int:
         """Size H of the hidden state; 0 for an MLP."""
-        return self.memory.hidden if isinstance(self.memory, GRU) else 0
+        return 0 if self.memory is None else self.memory.hidden
 
     def forward(
         self, obs: torch.Tensor, hidden: torch.Tensor | None = None

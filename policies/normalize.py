@@ -9,10 +9,10 @@ from policies.distributed import sum_over_ranks_
 
 
 class RunningNorm(nn.Module):
-    """Normalise vectors by the running mean and standard deviation: ``clip((x - mean) / (std + eps), ±clip)``.
+    """Normalise vectors by running mean and standard deviation: ``clip((x - mean) / (std + eps), ±clip)``.
 
-    Starts as the identity (mean 0, variance 1, count 0), so the first rollout is seen unscaled. The statistics move
-    only in `update`, and only in training mode: ``eval()`` freezes them.
+    Starts with mean 0, variance 1, count 0, so the first rollout is seen as it is. The statistics move only
+    in `update`, and only in training mode: ``eval()`` freezes them.
 
     Args:
         size: length d of the vectors.

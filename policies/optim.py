@@ -12,8 +12,8 @@ from torch import nn
 class FlatAdam:
     """Adam whose parameters and gradients are views of two flat tensors.
 
-    One fused kernel then updates everything, one call clips a whole network, and one all-reduce carries all gradients
-    together with `extra` scalars.
+    One fused kernel then updates everything, one call clips a whole network, and one all-reduce carries all
+    gradients together with `extra` scalars.
 
     Args:
         networks: parameter lists; each list's gradient norm is clipped on its own.

@@ -4,58 +4,36 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from policies.distributed import copy_from_first_rank_, mean_over_ranks_, rank, sum_over_ranks_, world_size
+from policies.distributed import copy_from_first_rank_, mean_over_ranks_, rank
 from policies.errors import NonFiniteError, PolicyStateError, check_finite
 from policies.fused import Workspace
-from policies.networks import GRU, ActorCritic, Player, PolicyModule
+from policies.loss import STATISTICS, Minibatch, ppo_loss, standardize_
+from policies.networks import ActorCritic, Player, PolicyModule
 from policies.optim import FlatAdam
 from policies.ppo_config import PPOConfig
-from policies.rollout import GROUPS, EnvLike, Rollout, StepLike, gae
+from policies.rollout import GROUPS, EnvLike, Rollout, StepLike, Tally, gae
 
 __all__ = ["PPO", "Minibatch", "PPOConfig"]
-
-STATISTICS = ("loss/surrogate", "loss/value", "loss/entropy", "loss/imitation", "policy/kl", "policy/clip_fraction")
-
-
-@dataclass
-class Minibatch:
-    """What an imitation hook sees; B samples.
-
-    Attributes:
-        index: (B,) position of each sample in the rollout: step · N + world.
-        obs: raw observations by group, (B, d).
-        action: actions taken, (B, A).
-        mean: the policy's mean actions now, (B, A), with gradient.
-        std: the policy's standard deviation now, (A,), with gradient.
-        advantage: (B,).
-    """
-
-    index: torch.Tensor
-    obs: dict[str, torch.Tensor]
-    action: torch.Tensor
-    mean: torch.Tensor
-    std: torch.Tensor
-    advantage: torch.Tensor
 
 
 class PPO:
     """The learner: `iterate` collects one rollout from an environment and learns from it.
 
     * A time-out is no failure: for worlds truncated but not terminated, r += γ V(final critic observation).
-    * Observation statistics move once per rollout, after its update, so that a rollout and the update on it see one
+    * Observation statistics move once per rollout, after its update, so that a rollout and its update see one
       and the same normalisation. The first rollout is seen unscaled.
     * The adaptive schedule divides the learning rate by 1.5 when KL(old ‖ new) of a minibatch exceeds twice
-      `desired_kl`, and multiplies by 1.5 when it is below half of it. The first minibatch of an update says nothing
-      (nothing has changed yet) and is skipped.
-    * Under ``torchrun`` every rank steps its own worlds; gradients, KL, observation and advantage statistics are
-      averaged over ranks, so parameters stay identical. Join the group first (`policies.distributed.init_from_env`).
+      `desired_kl`, and multiplies by 1.5 when it is below half of it. The first minibatch of an update says
+      nothing (nothing has changed yet) and is skipped.
+    * Under ``torchrun`` every rank steps its own worlds; gradients, KL, observation and advantage statistics
+      are averaged over ranks, so parameters stay identical. Join the group first
+      (`policies.distributed.init_from_env`).
     * All random numbers come from `generator`.
 
     Args:
@@ -73,8 +51,8 @@ class PPO:
 
     Raises:
         PolicyConfigError: settings that cannot work with these sizes.
-        NonFiniteError: NaN or infinity in observations, rewards, losses or gradients (from `iterate`); parameters
-            are then those of before the faulty minibatch.
+        NonFiniteError: NaN or infinity in observations, rewards, losses or gradients (from `iterate`);
+            parameters are then those of before the faulty minibatch.
     """
 
     def __init__(
@@ -114,16 +92,13 @@ class PPO:
             "policy": Workspace(self.network.actor, self._rows),
             "critic": Workspace(self.network.critic, self._rows),
         }
-        self._shuffled: dict[str, torch.Tensor] = {}
         self.old_log_std = torch.zeros(num_actions, device=self.device)
-        self.start_hidden: dict[str, torch.Tensor] = {}
         self.reward_stage: Callable[[StepLike], torch.Tensor] | None = None
         self.imitation: Callable[[Minibatch], torch.Tensor] | None = None
         self.imitation_coef = c.imitation_coef
         self.obs: dict[str, torch.Tensor] | None = None
         self.hidden = self.network.initial_hidden(num_envs)
-        self.episode_return = torch.zeros(num_envs, device=self.device)
-        self.episode_length = torch.zeros(num_envs, device=self.device)
+        self.tally = Tally(num_envs, self.device)
         self.iteration = 0
         self.env_steps = 0
         self._player: Player | None = None
@@ -157,8 +132,8 @@ class PPO:
     def act(self, obs_policy: torch.Tensor, ended: torch.Tensor | None = None) -> torch.Tensor:
         """Mean actions (N, A) for raw ``policy`` observations (N, d); statistics do not move.
 
-        A recurrent policy remembers between calls, and forgets in the worlds ``ended`` (N,) bool. Memory starts
-        empty whenever N changes; for separate evaluations use a `player` each.
+        A recurrent policy remembers between calls, and forgets in the worlds ``ended`` (N,) bool. Memory
+        starts empty whenever N changes; for separate evaluations use a `player` each.
         """
         if self._player is None or self._player.num_envs != obs_policy.shape[0]:
             self._player = self.player(obs_policy.shape[0])
@@ -174,19 +149,13 @@ class PPO:
     def _collect(self, env: EnvLike) -> dict[str, float]:
         """Fill the rollout; return the means of rewards, their terms, endings and the environment's log."""
         r, c, net = self.rollout, self.config, self.network
-        assert self.obs is not None
         std = net.log_std.exp()
         r.noise.normal_(generator=self.generator)
         r.truncated.clear()
-        self.start_hidden = dict(self.hidden)
-        logs: defaultdict[str, list[float]] = defaultdict(list)
-        terms: dict[str, torch.Tensor] = {}
-        terminated = torch.zeros(self.num_envs, device=self.device)
-        returns, lengths = [], []
+        r.start_hidden = dict(self.hidden)
+        self.tally.begin()
         for t in range(c.num_steps):
             self._observe(t)
-            for group in GROUPS:
-                r.raw[group][t] = self.obs[group]
             z = r.obs["policy"][t]
             if net.recurrent:
                 z = self.hidden["policy"] = net.memory["policy"](z, self.hidden["policy"])
@@ -201,19 +170,9 @@ class PPO:
                 check_finite("reward", reward, f" (rollout step {t})")
             r.reward[t] = reward
             torch.logical_or(step.terminated, step.truncated, out=r.done[t])
-            for name, term in step.rewards.items():
-                terms[name] = terms[name].add_(term) if name in terms else term.clone()
-            for name, value in step.log.items():
-                logs[name].append(float(value))
-            terminated += step.terminated
-            self.episode_return += reward
-            self.episode_length += 1
+            self.tally.add(step, reward)
             ids = step.final_ids
             if len(ids):
-                returns.append(self.episode_return[ids])
-                lengths.append(self.episode_length[ids])
-                self.episode_return[ids] = 0.0
-                self.episode_length[ids] = 0.0
                 timeout = step.truncated[ids] & ~step.terminated[ids]
                 final = step.final_obs["critic"][timeout]
                 check_finite("final observation 'critic'", final, f" (rollout step {t})")
@@ -221,18 +180,9 @@ class PPO:
                 if net.recurrent:
                     self.hidden["policy"] = self.hidden["policy"] * (1.0 - r.done[t]).unsqueeze(-1)
         self._observe(c.num_steps)
-        # Relative to the new policy's log-probability with the same constant dropped.
+        # The constant of the Gaussian is dropped here and in the loss.
         torch.sum(r.noise.square(), -1, out=r.log_prob).mul_(-0.5).sub_(net.log_std.sum())
-        scale = 1.0 / c.num_steps
-        metrics = {name: sum(values) / len(values) for name, values in logs.items()}
-        metrics.update({f"reward/{name}": float(term.mean()) * scale for name, term in terms.items()})
-        metrics["rollout/reward"] = float(r.reward.mean())
-        metrics["rollout/terminated"] = float(terminated.mean()) * scale
-        metrics["rollout/truncated"] = float(r.done.mean()) - metrics["rollout/terminated"]
-        if returns:
-            metrics["episode/return"] = float(torch.cat(returns).mean())
-            metrics["episode/length"] = float(torch.cat(lengths).mean())
-        return metrics
+        return self.tally.metrics()
 
     def _observe(self, t: int) -> None:
         """Write the normalised current observations into row ``t`` of the rollout."""
@@ -240,6 +190,8 @@ class PPO:
         for group in GROUPS:
             check_finite(f"observation {group!r}", self.obs[group], f" (rollout step {t})")
             self.network.norm[group].into(self.obs[group], self.rollout.obs[group][t])
+            if t < self.config.num_steps:
+                self.rollout.raw[group][t] = self.obs[group]
 
     @torch.no_grad()
     def _estimate(self) -> None:
@@ -248,7 +200,7 @@ class PPO:
         z, final = r.obs["critic"], [f for _, _, f in r.truncated]
         if net.recurrent:
             gru = net.memory["critic"]
-            states = gru.sequence(z[:-1], self.hidden["critic"], self._keep())
+            states = gru.sequence(z[:-1], self.hidden["critic"], r.keep())
             last = self.hidden["critic"] = states[-1] * (1.0 - r.done[-1]).unsqueeze(-1)
             z = torch.cat((states, gru(z[-1], last).unsqueeze(0)))
             final = [gru(f, states[t, ids]) for t, ids, f in r.truncated]
@@ -270,12 +222,6 @@ class PPO:
         value = torch.cat([self._run["critic"](rows) for rows in z.split(self._rows)])
         return (self.network.value_norm.undo(value) if self.config.normalize_value else value).squeeze(-1)
 
-    def _keep(self) -> torch.Tensor:
-        """(T, N): 0 where a step starts an episode. Episodes that start the rollout have empty memory already."""
-        keep = torch.ones_like(self.rollout.done)
-        torch.sub(1.0, self.rollout.done[:-1], out=keep[1:])
-        return keep
-
     def _learn(self) -> dict[str, float]:
         """Run the epochs; return mean losses and policy figures."""
         c, opt = self.config, self.optimizer
@@ -283,7 +229,10 @@ class PPO:
             self.old_log_std.copy_(self.network.log_std)
         totals = [0.0] * len(STATISTICS)
         updates = 0
-        batches = self._shuffle()
+        batches = self.rollout.shuffle(c.minibatches, self.network.recurrent, self.generator)
+        if c.normalize_advantage == "minibatch":
+            for batch in batches:
+                standardize_(batch["advantage"])
         for batch in batches * c.epochs:
             opt.zero_grad()
             loss, statistics = self._loss(batch)
@@ -304,81 +253,29 @@ class PPO:
         metrics["policy/std"] = float(self.network.log_std.detach().exp().mean())
         return metrics
 
-    def _shuffle(self) -> list[dict[str, torch.Tensor]]:
-        """Deal the rollout into minibatches at random, once for all epochs: each is then a contiguous slice.
-
-        An MLP's minibatches are drawn from all samples, a GRU's hold whole worlds, step by step. ``index`` is a
-        sample's position step · N + world.
-        """
-        r, c, N, gru = self.rollout, self.config, self.num_envs, self.network.recurrent
-        parts = torch.randperm(N if gru else N * c.num_steps, generator=self.generator, device=self.device)
-        parts = list(parts.tensor_split(c.minibatches))
-        worlds = parts
-        if gru:
-            steps = torch.arange(c.num_steps, device=self.device).unsqueeze(-1) * N
-            parts = [(steps + w).flatten() for w in worlds]
-        index = torch.cat(parts)
-        columns = {"policy": r.obs["policy"], "critic": r.obs["critic"], "action": r.action, "mean": r.mean}
-        columns |= {"log_prob": r.log_prob, "advantage": r.advantage, "target": r.target, "value": r.value}
-        if gru:
-            columns["keep"] = self._keep()
-        for name, column in columns.items():
-            flat = r.flat(column)
-            if name not in self._shuffled:
-                self._shuffled[name] = torch.empty_like(flat)
-            torch.index_select(flat, 0, index, out=self._shuffled[name])
-        batches = []
-        start = 0
-        for part, w in zip(parts, worlds, strict=True):
-            stop = start + len(part)
-            batch = {name: column[start:stop] for name, column in self._shuffled.items()} | {"index": part}
-            if gru:
-                batch |= {f"hidden/{g}": self.start_hidden[g][w] for g in GROUPS}
-            if c.normalize_advantage == "minibatch":
-                standardize_(batch["advantage"])
-            batches.append(batch)
-            start = stop
-        return batches
-
     def _forward(self, group: str, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Output (B, A) or (B, 1) of the network of ``group`` for a minibatch."""
         x = batch[group]
         if self.network.recurrent:
             start = batch[f"hidden/{group}"]
             shape = (self.config.num_steps, len(start), -1)
-            x = self.network.remember(group, x.view(shape), start, batch["keep"].view(shape[:2])).flatten(0, 1)
+            keep = batch["keep"].view(shape[:2])
+            x = self.network.memory[group].sequence(x.view(shape), start, keep).flatten(0, 1)
         return self._run[group](x)
 
     def _loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of one minibatch, and its statistics in the order of `STATISTICS`."""
-        c, log_std, advantage, target = self.config, self.network.log_std, batch["advantage"], batch["target"]
-        mean = self._forward("policy", batch)
-        value = self._forward("critic", batch).squeeze(-1)
-        std = log_std.exp()
-        total_log_std = log_std.sum()
-
-        log_prob = ((batch["action"] - mean) / std).square().sum(-1).mul(-0.5) - total_log_std
-        ratio = (log_prob - batch["log_prob"]).exp()
-        surrogate = -torch.min(ratio * advantage, ratio.clamp(1.0 - c.clip, 1.0 + c.clip) * advantage).mean()
-        error = (value - target).square()
-        if c.value_clip is not None:
-            near = batch["value"] + (value - batch["value"]).clamp(-c.value_clip, c.value_clip)
-            error = torch.max(error, (near - target).square())
-        value_loss = error.mean()
-        entropy = total_log_std + 0.5 * self.num_actions * (1.0 + math.log(2.0 * math.pi))
-        loss = surrogate + c.value_coef * value_loss - c.entropy_coef * entropy
-        imitation = torch.zeros_like(surrogate)
+        mean, value = self._forward("policy", batch), self._forward("critic", batch).squeeze(-1)
+        log_std = self.network.log_std
+        extra = None
         if self.imitation is not None and self.imitation_coef > 0:
             raw = {g: self.rollout.flat(self.rollout.raw[g])[batch["index"]] for g in GROUPS}
-            imitation = self.imitation(Minibatch(batch["index"], raw, batch["action"], mean, std, advantage))
-            loss = loss + self.imitation_coef * imitation
-        with torch.no_grad():
-            kl = gaussian_kl(batch["mean"], self.old_log_std, mean, log_std)
-            clipped = ((ratio - 1.0).abs_() > c.clip).float().mean()
-            return loss, torch.stack((surrogate, value_loss, entropy, imitation, kl, clipped))
+            sample = Minibatch(batch["index"], raw, batch["action"], mean, log_std.exp(), batch["advantage"])
+            extra = self.imitation_coef * self.imitation(sample)
+        return ppo_loss(self.config, batch, mean, value, log_std, self.old_log_std, extra)
 
     def _check_update(self, values: list[float]) -> None:
-        """Raise before a faulty gradient reaches the parameters. ``values``: `STATISTICS`, then gradient norms."""
+        """Raise before a faulty gradient reaches the parameters; ``values``: `STATISTICS`, gradient norms."""
         names = (*STATISTICS, "gradient of the policy", "gradient of the value function")
         bad = [n for n, v in zip(names, values, strict=True) if not math.isfinite(v)]
         if bad:
@@ -406,7 +303,7 @@ class PPO:
                 raise PolicyStateError(f"the environment's {name} is {theirs}, this learner was made for {value}")
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on bit for bit (with the environment's own state), as tensors and plain values.
+        """Everything needed to go on bit for bit (with the environment's own state): tensors, plain values.
 
         Under ``torchrun`` each rank has its own (observations, memories, generator).
         """
@@ -418,8 +315,8 @@ class PPO:
             "generator": self.generator.get_state(),
             "obs": None if self.obs is None else {g: self.obs[g].clone() for g in GROUPS},
             "hidden": {g: h.clone() for g, h in self.hidden.items()},
-            "episode_return": self.episode_return.clone(),
-            "episode_length": self.episode_length.clone(),
+            "episode_return": self.tally.episode_return.clone(),
+            "episode_length": self.tally.episode_length.clone(),
             "imitation_coef": self.imitation_coef,
             "iteration": self.iteration,
             "env_steps": self.env_steps,
@@ -441,36 +338,15 @@ class PPO:
         obs = state["obs"]
         self.obs = None if obs is None else {g: obs[g].to(self.device).clone() for g in GROUPS}
         self.hidden = {g: h.to(self.device).clone() for g, h in state["hidden"].items()}
-        self.episode_return.copy_(state["episode_return"])
-        self.episode_length.copy_(state["episode_length"])
+        self.tally.episode_return.copy_(state["episode_return"])
+        self.tally.episode_length.copy_(state["episode_length"])
         self.imitation_coef = state["imitation_coef"]
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
 
     def _spec(self) -> dict[str, Any]:
         """What a saved state must share with this learner."""
         c = asdict(self.config)
-        spec = {k: c[k] for k in ("network", "activation", "gru_hidden", "normalize_obs", "normalize_value", "obs_clip")}
+        names = ("network", "activation", "gru_hidden", "normalize_obs", "normalize_value", "obs_clip")
+        spec = {name: c[name] for name in names}
         sizes = {"observation_dims": self.dims, "num_actions": self.num_actions, "num_envs": self.num_envs}
         return {**spec, "hidden": list(c["hidden"]), **sizes}
-
-
-def gaussian_kl(
-    mean: torch.Tensor, log_std: torch.Tensor, new_mean: torch.Tensor, new_log_std: torch.Tensor
-) -> torch.Tensor:
-    """KL(old ‖ new) of diagonal Gaussians, averaged over the batch.
-
-    Σ log(σ'/σ) + (σ² + (μ - μ')²) / (2 σ'²) - 1/2; means (B, A), log standard deviations (A,).
-    """
-    moved = (new_mean - mean).square_().mean(0)
-    return (new_log_std - log_std + ((2.0 * log_std).exp() + moved) * (0.5 * (-2.0 * new_log_std).exp()) - 0.5).sum()
-
-
-def standardize_(x: torch.Tensor) -> torch.Tensor:
-    """Bring ``x`` to mean 0 and standard deviation 1 over all its elements and all ranks, in place."""
-    if world_size() == 1:
-        std, mean = torch.std_mean(x)
-    else:
-        n, first, second = sum_over_ranks_(torch.stack((x.new_tensor(x.numel()), x.sum(), x.square().sum())))
-        mean = first / n
-        std = (second / n - mean * mean).clamp(min=0.0).mul(n / (n - 1)).sqrt()
-    return x.sub_(mean).div_(std + 1e-8)

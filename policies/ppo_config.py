@@ -18,8 +18,8 @@ CHOICES = {
     "schedule": ("adaptive", "fixed"),
     "normalize_advantage": ("batch", "minibatch", "none"),
 }
-POSITIVE = ("num_steps", "epochs", "minibatches", "clip", "lr", "lr_min", "lr_max", "desired_kl", "max_grad_norm")
-POSITIVE += ("gru_hidden", "init_std", "min_std", "obs_clip")
+POSITIVE: tuple[str, ...] = ("num_steps", "epochs", "minibatches", "clip", "lr", "lr_min", "lr_max")
+POSITIVE += ("desired_kl", "max_grad_norm", "gru_hidden", "init_std", "min_std", "obs_clip")
 NOT_NEGATIVE = ("value_coef", "entropy_coef", "imitation_coef", "policy_gain")
 
 
@@ -64,7 +64,7 @@ class PPOConfig:
     max_grad_norm: float = 1.0
     """Bound of the gradient norm, of the policy and of the value function each."""
     normalize_advantage: str = "batch"
-    """Standardise advantages over the ``batch`` (and all ranks), each ``minibatch``, or not at all (``none``)."""
+    """Standardise advantages over the whole ``batch``, each ``minibatch`` (both: all ranks), or ``none``."""
     normalize_value: bool = False
     """Learn the value in units of the running mean and deviation of returns."""
     normalize_obs: bool = True
@@ -84,7 +84,7 @@ class PPOConfig:
     min_std: float = 0.01
     """Lower bound of the standard deviation."""
     policy_gain: float = 0.01
-    """Gain of the policy's last layer."""
+    """Scale of the policy's last layer at the start; small values start it near zero."""
 
     def __post_init__(self) -> None:
         self.hidden = tuple(self.hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -28,7 +29,10 @@ class EnvLike(Protocol):
 
     num_envs: int
     num_actions: int
-    observation_dims: Mapping[str, int]
+
+    @property
+    def observation_dims(self) -> Mapping[str, int]:
+        """Observation sizes ``{"policy": d, "critic": d}``."""
 
     def reset(self) -> Mapping[str, torch.Tensor]:
         """Start an episode in every world."""
@@ -45,6 +49,7 @@ class Rollout:
         obs: the same, normalised, with the observation after the last step: (T + 1, N, d).
         action, mean: (T, N, A).
         reward, done, value, advantage, target, log_prob: (T, N); `done` is 1 where the step ended an episode.
+        start_hidden: hidden states before the first step, by group (N, H); empty without memory.
         truncated: for each time-out, its step, world and normalised final critic observation.
     """
 
@@ -65,10 +70,105 @@ class Rollout:
         self.target = torch.zeros(T, N, device=device)
         self.log_prob = torch.zeros(T, N, device=device)
         self.truncated: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self.start_hidden: dict[str, torch.Tensor] = {}
+        self._shuffled: dict[str, torch.Tensor] = {}
 
     def flat(self, value: torch.Tensor) -> torch.Tensor:
         """View the first T steps of ``value`` (T [+ 1], N, …) as (T·N, …)."""
         return value[: self.steps].flatten(0, 1)
+
+    def keep(self) -> torch.Tensor:
+        """(T, N): 0 where a step starts an episode; row 0 is 1, `start_hidden` being empty already there."""
+        keep = torch.ones_like(self.done)
+        torch.sub(1.0, self.done[:-1], out=keep[1:])
+        return keep
+
+    def shuffle(self, minibatches: int, by_world: bool, generator: torch.Generator) -> list[dict[str, torch.Tensor]]:
+        """Deal the samples into minibatches at random, once for all epochs: each is then a contiguous slice.
+
+        Args:
+            minibatches: how many.
+            by_world: keep worlds whole, B = T · worlds in the order of steps, and add ``keep`` (B,) and
+                ``hidden/policy``, ``hidden/critic`` (worlds, H).
+            generator: source of the order.
+
+        Returns:
+            Per minibatch: normalised observations ``policy``, ``critic`` (B, d); ``action``, ``mean`` (B, A);
+            ``log_prob``, ``advantage``, ``target``, ``value`` (B,); ``index`` (B,) = step · N + world.
+        """
+        T, N, device = self.steps, self.num_envs, self.done.device
+        order = torch.randperm(N if by_world else T * N, generator=generator, device=device)
+        worlds = list(order.tensor_split(minibatches))
+        steps = torch.arange(T, device=device).unsqueeze(-1) * N
+        parts = [(steps + w).flatten() for w in worlds] if by_world else worlds
+        columns = {name: getattr(self, name) for name in ("action", "mean", "log_prob", "advantage")}
+        columns |= {"target": self.target, "value": self.value, **self.obs}
+        if by_world:
+            columns["keep"] = self.keep()
+        index = torch.cat(parts)
+        for name, column in columns.items():
+            flat = self.flat(column)
+            out = self._shuffled.setdefault(name, torch.empty_like(flat))
+            torch.index_select(flat, 0, index, out=out)
+        batches = []
+        start = 0
+        for part, w in zip(parts, worlds, strict=True):
+            rows = slice(start, start + len(part))
+            batch = {name: column[rows] for name, column in self._shuffled.items()}
+            if by_world:
+                batch |= {f"hidden/{group}": hidden[w] for group, hidden in self.start_hidden.items()}
+            batches.append(batch | {"index": part})
+            start = rows.stop
+        return batches
+
+
+class Tally:
+    """Sums over one rollout for the metrics, and the running return and length of every episode."""
+
+    def __init__(self, num_envs: int, device: torch.device | str) -> None:
+        self.episode_return = torch.zeros(num_envs, device=device)
+        self.episode_length = torch.zeros(num_envs, device=device)
+        self.begin()
+
+    def begin(self) -> None:
+        """Start a rollout; episodes go on."""
+        self.steps = 0
+        self.sums: dict[str, torch.Tensor] = {}
+        self.logs: defaultdict[str, list[float]] = defaultdict(list)
+        self.finished: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def add(self, step: StepLike, reward: torch.Tensor) -> None:
+        """Count one step and the ``reward`` (N,) learned from."""
+        self.steps += 1
+        values = {f"reward/{name}": term for name, term in step.rewards.items()}
+        values |= {"rollout/reward": reward, "rollout/terminated": step.terminated.float()}
+        values["rollout/truncated"] = (step.truncated & ~step.terminated).float()
+        for name, value in values.items():
+            if name in self.sums:
+                self.sums[name] += value
+            else:
+                self.sums[name] = value.clone()
+        for name, number in step.log.items():
+            self.logs[name].append(float(number))
+        self.episode_return += reward
+        self.episode_length += 1
+        ids = step.final_ids
+        if len(ids):
+            self.finished.append((self.episode_return[ids], self.episode_length[ids]))
+            self.episode_return[ids] = 0.0
+            self.episode_length[ids] = 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """Means per world and step of rewards and endings, the log's means over steps that had the key.
+
+        ``episode/return`` and ``episode/length`` are means over the episodes that ended, if any did.
+        """
+        metrics = {name: sum(values) / len(values) for name, values in self.logs.items()}
+        metrics |= {name: float(value.mean()) / self.steps for name, value in self.sums.items()}
+        if self.finished:
+            metrics["episode/return"] = float(torch.cat([r for r, _ in self.finished]).mean())
+            metrics["episode/length"] = float(torch.cat([n for _, n in self.finished]).mean())
+        return metrics
 
 
 def gae(

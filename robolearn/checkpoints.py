@@ -89,14 +89,10 @@ def _require_plain(value: Any, place: str, tensor: type) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if type(key) not in (str, int):
-                raise CheckpointError(
-                    f"{place} has a key of type {type(key).__name__}; keys are text or integers"
-                )
+                raise CheckpointError(f"{place} has a key of type {type(key).__name__}; keys are text or integers")
             _require_plain(item, f"{place}[{key!r}]", tensor)
     elif type(value) in (list, tuple):
         for index, item in enumerate(value):
             _require_plain(item, f"{place}[{index}]", tensor)
     else:
-        raise CheckpointError(
-            f"{place} is a {type(value).__name__}; a checkpoint holds tensors, numbers and text only"
-        )
+        raise CheckpointError(f"{place} is a {type(value).__name__}; a checkpoint holds tensors, numbers and text only")

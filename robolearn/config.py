@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GROUPS = ("task", "algo", "world", "experiment")
 """Groups of named choices; each name is a file in ``robolearn/conf/<group>/``."""
 
-RESUMABLE = ("budget.", "checkpoint.", "evaluate", "video")
+RESUMABLE = ("budget.", "checkpoint.", "curves", "evaluate", "video")
 """What may change when a run is continued: nothing that the training itself depends on."""
 
 _ALGORITHMS = {"ppo": ("policies.ppo", "PPO", "PPOConfig")}
@@ -50,8 +50,8 @@ class CheckpointConfig:
     """Iterations between two checkpoints."""
     keep: int = 2
     """How many of the newest stay."""
-    best: str = "episode/tight"
-    """The metric whose mean since the previous checkpoint decides which is best."""
+    best: str | None = None
+    """The metric whose mean since the previous checkpoint decides which is best; null: the task's success."""
 
 
 @dataclass
@@ -88,6 +88,8 @@ class TrainConfig:
     """When checkpoints are written."""
     run_dir: str | None = None
     """The run's folder; default: runs/<task>/<date and time>-s<seed>."""
+    curves: bool = True
+    """Draw the learning curves when training ends."""
     evaluate: bool = True
     """Evaluate when training ends."""
     video: bool = True
@@ -97,9 +99,7 @@ class TrainConfig:
 def choices(group: str) -> list[str]:
     """Names in one of `GROUPS`."""
     folder = resources.files("robolearn.conf").joinpath(group)
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def algorithm(name: str) -> tuple[type, type]:
@@ -168,9 +168,7 @@ def resumed(stored: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
         config = OmegaConf.merge(base, stored)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"the run's config.yaml does not fit this version of robolearn: {reason}"
-        ) from error
+        raise ConfigError(f"the run's config.yaml does not fit this version of robolearn: {reason}") from error
     assert isinstance(config, DictConfig)
     known = flatten(config)
     for override in overrides:
@@ -196,9 +194,7 @@ def to_train_config(config: DictConfig) -> TrainConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     nested = {"world": WorldConfig, "budget": BudgetConfig, "checkpoint": CheckpointConfig}
-    made = TrainConfig(
-        **{key: nested[key](**value) if key in nested else value for key, value in plain.items()}
-    )
+    made = TrainConfig(**{key: nested[key](**value) if key in nested else value for key, value in plain.items()})
     _check(made)
     return made
 
@@ -271,9 +267,7 @@ def _checked_combinations(hydra: Any, overrides: Sequence[str]) -> list[str]:
     if any(_key(override).startswith("hydra/sweeper") for override in overrides):
         return list(overrides)
     with explain(lambda: flatten(_compose(hydra, [])), _groups()):
-        batches = BasicSweeper.split_arguments(
-            OverridesParser.create().parse_overrides(list(overrides)), None
-        )
+        batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(list(overrides)), None)
     configs = [_compose(hydra, list(combination)) for batch in batches for combination in batch]
     for config in configs:
         to_train_config(config)
@@ -290,13 +284,16 @@ def _open_dictionaries(overrides: Sequence[str], base: Callable[[], DictConfig])
     A plus sign anywhere else would put a name into the configuration that nothing reads: it is refused.
     """
     done = []
+    known: list[str] = []
+    below: list[str] = []
     for override in overrides:
         key = _key(override)
         if "." not in key and not override.startswith("+") or key.startswith("hydra.") or key in GROUPS:
             done.append(override)
             continue
-        config = base()
-        known, below = flatten(config), open_names(config)
+        if not known:
+            config = base()
+            known, below = flatten(config), open_names(config)
         refuse_unknown(key, known, below)
         new = key not in known and not override.startswith(("+", "~"))
         done.append(f"+{override}" if new else override)

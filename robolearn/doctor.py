@@ -100,9 +100,7 @@ def _memory() -> Finding:
     except (ValueError, OSError):
         return Finding("memory", False, "unknown")
     enough = total >= 4.0
-    return Finding(
-        "memory", enough, f"{total:.1f} GiB", "" if enough else "training needs about 3 GiB: lower num_envs"
-    )
+    return Finding("memory", enough, f"{total:.1f} GiB", "" if enough else "training needs about 3 GiB: lower num_envs")
 
 
 def _gpu() -> Finding:
@@ -115,9 +113,7 @@ def _gpu() -> Finding:
     listed = _run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
     if listed:
         advice = "install a CUDA build of torch"
-        return Finding(
-            "gpu", False, f"{listed.splitlines()[0]}, but torch {torch.__version__} cannot use it", advice
-        )
+        return Finding("gpu", False, f"{listed.splitlines()[0]}, but torch {torch.__version__} cannot use it", advice)
     return Finding("gpu", False, "none; training runs on the processor")
 
 
@@ -142,9 +138,7 @@ def _ffmpeg() -> Finding:
     try:
         path = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
-        return Finding(
-            "ffmpeg", False, str(error).splitlines()[0], "install ffmpeg, or set IMAGEIO_FFMPEG_EXE to one"
-        )
+        return Finding("ffmpeg", False, str(error).splitlines()[0], "install ffmpeg, or set IMAGEIO_FFMPEG_EXE to one")
     version = _run([path, "-version"]).partition(" Copyright")[0]
     return Finding("ffmpeg", bool(version), version or f"{path} does not run")
 

@@ -1,4 +1,4 @@
-"""What a person sees while training, on stderr: a live display on a terminal, a line now and then elsewhere."""
+"""What a person sees while training, on stderr: live on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ class Lines(Silent):
         if time.monotonic() - self._last < self._every_s and status.fraction < 1.0:
             return
         self._last = time.monotonic()
-        shown = [
-            f"{name}={value:.3g}" for name, value in _sorted(status.metrics) if name.startswith("episode/")
-        ]
+        shown = [f"{name}={value:.3g}" for name, value in _sorted(status.metrics) if name.startswith("episode/")]
         head = f"iteration {status.iteration}  {status.rate:,.0f} env-steps/s  eta {clock(status.eta_s)}"
         print(f"{head}  {'  '.join(shown)}".rstrip(), file=sys.stderr, flush=True)
 
@@ -103,7 +101,6 @@ class Live(Silent):
         self._console.print(text, markup=False, highlight=False)
 
     def _draw(self, status: Status) -> Any:
-        from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -136,7 +133,10 @@ class Live(Silent):
             used += needed
         cells.append(column)
         table.add_row(*cells)
-        return Group(head, ProgressBar(total=1.0, completed=min(1.0, status.fraction), width=100), table)
+        display = Table.grid()
+        for row in (head, ProgressBar(total=1.0, completed=min(1.0, status.fraction), width=100), "", table):
+            display.add_row(row)
+        return display
 
 
 def make_display(title: str, silent: bool = False) -> Silent:

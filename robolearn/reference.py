@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make = actions.add_parser("make", help="generate a folder of clips with an index")
     make.add_argument("out", type=Path, help="folder to write")
     make.add_argument("--clips", type=int, default=48, help="clips in each split (default 48)")
-    make.add_argument(
-        "--objects", default="", help="comma-separated object names (default: those of the split)"
-    )
+    make.add_argument("--objects", default="", help="comma-separated object names (default: those of the split)")
     make.add_argument("--splits", default="train,heldout,heldout_objects", help="comma-separated splits")
     make.add_argument("--kind", default="grasp_lift", help="kind of motion (default grasp_lift)")
     make.add_argument("--robot", default="allegro")
@@ -40,13 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     retarget.add_argument("clip", type=Path, help="recording to read")
     retarget.add_argument("out", type=Path, help="clip to write (.npz)")
     retarget.add_argument("--robot", default="allegro")
-    retarget.add_argument(
-        "--rate", type=float, default=60.0, help="frames per second of the result (default 60)"
-    )
+    retarget.add_argument("--rate", type=float, default=60.0, help="frames per second of the result (default 60)")
     retarget.add_argument("--max-gap", type=float, default=0.25, help="longest gap to fill, s (default 0.25)")
-    retarget.add_argument(
-        "--smooth", type=float, default=0.2, help="smoothing window, s; 0: none (default 0.2)"
-    )
+    retarget.add_argument("--smooth", type=float, default=0.2, help="smoothing window, s; 0: none (default 0.2)")
     retarget.add_argument("--split-gaps", action="store_true", help="cut at longer gaps: <out>_00.npz, …")
     retarget.add_argument(
         "--wrist",
@@ -54,16 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("fit", "given"),
         help="find the palm pose, or keep the recorded one",
     )
-    retarget.add_argument(
-        "--scale", type=float, help="robot hand size by human hand size (default: measured)"
-    )
+    retarget.add_argument("--scale", type=float, help="robot hand size by human hand size (default: measured)")
     retarget.add_argument("--no-contact", action="store_true", help="do not keep thumb-to-finger distances")
 
     view = actions.add_parser("view", help="render a clip to mp4 and its curves to PNG")
     view.add_argument("clip", type=Path)
-    view.add_argument(
-        "--out", type=Path, help="mp4 to write, the PNG beside it (default: the clip's own name)"
-    )
+    view.add_argument("--out", type=Path, help="mp4 to write, the PNG beside it (default: the clip's own name)")
 
     for action in (make, retarget, view):
         action.add_argument("--force", action="store_true", help="overwrite existing files")
@@ -74,9 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the chosen sub-command; raises :class:`RobolearnError` for what the user can mend."""
     try:
-        report, code = {"make": _make, "check": _check, "retarget": _retarget, "view": _view}[args.action](
-            args
-        )
+        report, code = {"make": _make, "check": _check, "retarget": _retarget, "view": _view}[args.action](args)
     except OSError as error:
         raise RobolearnError(f"{error.filename or 'file'}: {error.strerror or error}") from error
     if args.json:
@@ -143,9 +131,7 @@ def _check(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         except ReferenceError as error:
             row["problems"].append({"field": "", "message": str(error).removeprefix(f"{file}: ")})
         else:
-            row |= {
-                key: getattr(clip, key) for key in ("name", "robot", "side", "object", "split", "rate_hz")
-            }
+            row |= {key: getattr(clip, key) for key in ("name", "robot", "side", "object", "split", "rate_hz")}
             row["frames"] = clip.num_frames
             row["problems"] = [asdict(problem) | {"text": str(problem)} for problem in problems(clip)]
         row["ok"] = not row["problems"]
@@ -208,12 +194,10 @@ def _view(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     _refuse_existing([video, picture], args.force)
     clip = load(args.clip)
     if missing_frames(clip).any():
-        raise ReferenceError(
-            f"{args.clip}: has missing frames; repair it with `robolearn reference retarget`"
-        )
+        raise ReferenceError(f"{args.clip}: has missing frames; repair it with `robolearn reference retarget`")
     video.parent.mkdir(parents=True, exist_ok=True)
-    plot(clip, picture)
     film(clip, video)
+    plot(clip, picture)
     _say(f"wrote {video} and {picture}")
     return {"clip": str(args.clip), "video": str(video), "picture": str(picture)}, 0
 

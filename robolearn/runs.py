@@ -72,9 +72,7 @@ class Run:
         path = Path(root) / name
         with _writing(path):
             if path.is_dir() and any(path.iterdir()):
-                raise RunError(
-                    f"{path} exists and is not empty; continue it with resume={path} or name another folder"
-                )
+                raise RunError(f"{path} exists and is not empty; continue it with resume={path} or name another folder")
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             lock = _lock(path)
             plain = to_json(config)
@@ -103,9 +101,7 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise RunError(f"run {path} is damaged: {error}") from error
         if version != _FORMAT or not isinstance(config, dict):
-            raise RunError(
-                f"run {path} has format {version}; this version of robolearn reads format {_FORMAT}"
-            )
+            raise RunError(f"run {path} has format {version}; this version of robolearn reads format {_FORMAT}")
         lock = None
         if write:
             with _writing(path):
@@ -151,7 +147,7 @@ class Run:
         return self._read_versions(self.path)
 
     def drift(self) -> list[str]:
-        """What changed between the last two entries of `versions`, and so may keep a continuation from being exact."""
+        """What changed between the last two entries of `versions`: a continuation may then not be exact."""
         if len(entries := self.versions) < 2:
             return []
         before, now = entries[-2:]
@@ -221,18 +217,14 @@ class Run:
         if self._scalars is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._scalars = SummaryWriter(
-                str(self.path / "tensorboard"), purge_step=purge_step, flush_secs=10
-            )
+            self._scalars = SummaryWriter(str(self.path / "tensorboard"), purge_step=purge_step, flush_secs=10)
         return self._scalars
 
     def checkpoint_paths(self) -> list[Path]:
         """Files of the regular checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("iter_*.pt"), key=_iteration_of)
 
-    def save(
-        self, iteration: int, state: Mapping[str, Any], *, score: float | None = None, keep: int = 2
-    ) -> Path:
+    def save(self, iteration: int, state: Mapping[str, Any], *, score: float | None = None, keep: int = 2) -> Path:
         """Write the checkpoint of ``iteration`` and drop all but the newest ``keep``.
 
         With a finite ``score`` higher than that of every checkpoint before, the file becomes ``best`` too.

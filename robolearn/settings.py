@@ -51,9 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, options: type) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The flag of every verb that reports: one JSON object as the last line of standard output."""
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object as the last line of standard output"
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line of standard output")
 
 
 def describe(options: type, prefix: str = "") -> str:
@@ -139,9 +137,7 @@ def refuse_unknown(key: str, known: Iterable[str], open_below: Iterable[str] = (
         # `minutes=3` most likely means budget.minutes.
         same = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]]
         if same:
-            raise SettingError(
-                f"unknown setting {key!r}; did you mean {same[0]!r}? settings: {', '.join(near)}"
-            )
+            raise SettingError(f"unknown setting {key!r}; did you mean {same[0]!r}? settings: {', '.join(near)}")
     raise SettingError(unknown("setting", key, near))
 
 
@@ -168,12 +164,8 @@ def explain(known: Callable[[], Iterable[str]], groups: Mapping[str, Sequence[st
     except HydraException as error:
         if "Ambiguous value" in str(error):
             what = str(error).splitlines()[0].partition("'")[2].rstrip("'")
-            raise SettingError(
-                f"{what}: several values make a sweep with -m, or a list in [brackets]"
-            ) from error
-        found = re.search(
-            r"(?:Could not override|Could not append to config\.[^']*|Key) '([^']+)'", str(error)
-        )
+            raise SettingError(f"{what}: several values make a sweep with -m, or a list in [brackets]") from error
+        found = re.search(r"(?:Could not override|Could not append to config\.[^']*|Key) '([^']+)'", str(error))
         key = found.group(1).partition("@")[0] if found else ""
         if key:
             refuse_unknown(key, [*known(), *groups])
@@ -214,11 +206,7 @@ def _notes(cls: type) -> dict[str, str]:
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
     notes = {}
     for item, below in zip(body, body[1:], strict=False):
-        if (
-            isinstance(item, ast.AnnAssign)
-            and isinstance(item.target, ast.Name)
-            and isinstance(below, ast.Expr)
-        ):
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and isinstance(below, ast.Expr):
             if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
                 notes[item.target.id] = " ".join(below.value.value.split())
     return notes

@@ -68,12 +68,10 @@ class Result:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``key=value`` settings of `TrainConfig`, and the flags."""
     settings.add_arguments(parser, TrainConfig)
-    parser.add_argument(
-        "-m", "--multirun", action="store_true", help="one run for each combination of comma lists"
-    )
+    parser.add_argument("-m", "--multirun", action="store_true", help="one run for each combination of comma lists")
     parser.add_argument("--cfg", action="store_true", help="print the configuration and stop")
     parser.epilog = (
-        "resume=<run> continues a run; budget.*, checkpoint.*, evaluate and video may change.\n"
+        "resume=<run> continues a run; budget.*, checkpoint.*, curves, evaluate and video may change.\n"
         f"task=, algo=, world= and experiment= choose by name (robolearn list).\n\n{parser.epilog}\n\n"
         "robolearn train --cfg prints the settings of the task and of the learner too."
     )
@@ -104,7 +102,7 @@ def train(config: TrainConfig, make_env: MakeEnv | None = None) -> Result | None
     Under ``torchrun`` every process calls this; all but the first return None.
 
     Raises:
-        RobolearnError: a setting that cannot work, a folder that cannot be written, a number that is not finite.
+        RobolearnError: a setting that cannot work, an unwritable folder, a number that is not finite.
     """
     first = _join_processes(config) == 0
     run = None
@@ -152,9 +150,7 @@ def make_learner(config: TrainConfig, env: Any) -> Learner:
     """The learner that ``config`` asks for, with the sizes of ``env``."""
     learner, config_class = algorithm(str(config.algo.get("name")))
     chosen = config_class(**{key: value for key, value in config.algo.items() if key != "name"})
-    made: Learner = learner(
-        env.observation_dims, env.num_actions, env.num_envs, chosen, config.seed, config.device
-    )
+    made: Learner = learner(env.observation_dims, env.num_actions, env.num_envs, chosen, config.seed, config.device)
     return made
 
 
@@ -163,7 +159,7 @@ def finish(run: Run, config: TrainConfig) -> dict[str, Any]:
     from robolearn.curves import plot_curves
 
     rows = run.metrics()
-    if rows:
+    if rows and config.curves:
         plot_curves(rows, run.path / "curves.png", title=run.path.name)
     evaluation: dict[str, Any] = {}
     if config.evaluate:
@@ -177,9 +173,7 @@ def finish(run: Run, config: TrainConfig) -> dict[str, Any]:
     return evaluation
 
 
-def _train(
-    config: TrainConfig, run: Run | None, state: dict[str, Any] | None, make_env: MakeEnv
-) -> Result | None:
+def _train(config: TrainConfig, run: Run | None, state: dict[str, Any] | None, make_env: MakeEnv) -> Result | None:
     import torch
 
     from robolearn.training import Training
@@ -193,6 +187,7 @@ def _train(
     display = make_display(f"{config.task.get('name', '')} {run.path if run else ''}", silent=run is None)
     try:
         env = make_env(config, config.seed + 1_000_003 * rank)
+        config.checkpoint.best = config.checkpoint.best or f"episode/{env.task.success}"
         training = Training(config, env, make_learner(config, env), run, display)
         if state is not None:
             training.restore(state)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -67,12 +68,12 @@ class Trained:
 
 def policy_controller(learner: PPO) -> Controller:
     """The learner's mean action as a controller."""
-    players: dict[int, Any] = {}
+    players: WeakKeyDictionary[Env, Any] = WeakKeyDictionary()
 
     def act(env: Env, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        player = players.get(id(env))
+        player = players.get(env)
         if player is None:
-            player = players[id(env)] = learner.player(env.num_envs)
+            player = players[env] = learner.player(env.num_envs)
         player.reset(env.episode_steps == 0)
         return player.act(obs["policy"])
 

@@ -78,8 +78,8 @@ class Outcome:
 class Training:
     """Environment, learner and run folder, joined.
 
-    Under ``torchrun`` every process has its own environment and learner; the first one alone has a run folder,
-    and decides for all when to write a checkpoint and when to stop.
+    Under ``torchrun`` every process has its own environment and learner; the first one alone has a run
+    folder, and decides for all when to write a checkpoint and when to stop.
 
     Args:
         config: budget and checkpoint cadence are read here.
@@ -170,14 +170,12 @@ class Training:
         metrics = {**metrics, **extra}
         if self.run is None:
             return metrics
-        score = metrics.get(self.config.checkpoint.best, math.nan)
-        if math.isfinite(score):
-            self._scores.append(score)
+        best = self.config.checkpoint.best
+        if best is not None and math.isfinite(metrics.get(best, math.nan)):
+            self._scores.append(metrics[best])
         for name in self.run.record(self.learner.iteration, metrics):
             if name not in self._nonfinite:
-                self.display.note(
-                    f"{name} was {metrics[name]} in iteration {self.learner.iteration}; stored as null"
-                )
+                self.display.note(f"{name} was {metrics[name]} in iteration {self.learner.iteration}; stored as null")
             self._nonfinite[name] = self._nonfinite.get(name, 0) + 1
         shown = {name: value for name, value in metrics.items() if "/" in name}
         self.display.update(
@@ -208,7 +206,7 @@ class Training:
 
 
 class Interrupt:
-    """Notes the first SIGINT or SIGTERM within its ``with`` in ``signal``; a second SIGINT interrupts at once."""
+    """Within its ``with``, notes the first SIGINT or SIGTERM in ``signal``; a second SIGINT interrupts."""
 
     def __init__(self) -> None:
         self.signal: int | None = None

@@ -11,15 +11,17 @@ import mujoco
 import numpy as np
 
 from robolearn.errors import RobolearnError
+from sim.physics import quiet_mujoco
 
 
 class RenderError(RobolearnError):
     """No way to render on this machine, or a video that cannot be written."""
 
 
-def default_gl() -> str:
-    """Choose EGL, which needs no display, unless ``MUJOCO_GL`` says otherwise; return the choice in force."""
-    return os.environ.setdefault("MUJOCO_GL", "egl")
+def gl_backend() -> str:
+    """The OpenGL backend that MuJoCo took when it was first imported; `robolearn` has it take EGL, which needs no display."""
+    context = getattr(mujoco, "GLContext", None)
+    return "none" if context is None else context.__module__.rpartition(".")[2]
 
 
 class SceneRenderer:
@@ -44,15 +46,16 @@ class SceneRenderer:
         azimuth: float = 130.0,
         elevation: float = -22.0,
     ) -> None:
-        backend = default_gl()
+        quiet_mujoco()
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, height)
         try:
             self._renderer = mujoco.Renderer(model, height, width)
         except Exception as error:  # each GL backend raises a type of its own
             raise RenderError(
-                f"cannot render with MUJOCO_GL={backend} ({type(error).__name__}: {error}); install the EGL library "
-                "(Debian: libegl1 and libgl1-mesa-dri) or set MUJOCO_GL=osmesa; 'robolearn doctor' tells more"
+                f"cannot render with OpenGL backend {gl_backend()!r} ({type(error).__name__}: {_one_line(error)}); "
+                "install the EGL library (Debian: libegl1 and libgl1-mesa-dri) and set MUJOCO_GL=egl before MuJoCo "
+                "is first imported; 'robolearn doctor' tells more"
             ) from error
         self._model = model
         self._data = mujoco.MjData(model)
@@ -83,6 +86,10 @@ class SceneRenderer:
         self.close()
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def caption(image: np.ndarray, text: str, line: int = 0) -> np.ndarray:
     """The picture (H, W, 3) with a line of text in its upper left corner."""
     image = np.ascontiguousarray(image)
@@ -96,27 +103,57 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> Path:
     """Write (H, W, 3) uint8 frames as H.264 mp4, complete or not at all.
 
     Raises:
-        RenderError: no frames, or the file cannot be written.
+        RenderError: no frames, frames that are not pictures of one size, or the file cannot be written.
     """
     import imageio_ffmpeg
 
     temporary = path.with_name(f".{path.stem}.partial.mp4")
+    try:
+        temporary.touch()  # says what is wrong with the folder better than the encoder would
+    except OSError as error:
+        raise RenderError(f"cannot write video {path}: {error.strerror}") from error
     writer = None
+    count = 0
     try:
         for frame in frames:
             if writer is None:
-                size = (frame.shape[1], frame.shape[0])
+                shape = frame.shape
                 writer = imageio_ffmpeg.write_frames(
-                    str(temporary), size, fps=fps, macro_block_size=8, quality=6, ffmpeg_log_level="error"
+                    str(temporary),
+                    (shape[1], shape[0]),
+                    fps=fps,
+                    macro_block_size=8,
+                    quality=6,
+                    ffmpeg_log_level="error",
+                    ffmpeg_timeout=0,  # on a busy machine the last frames take their time
                 )
                 writer.send(None)
+            if frame.shape != (*shape[:2], 3) or frame.dtype != np.uint8:
+                raise RenderError(f"frame {count} of {path} is {frame.dtype} {frame.shape}, not uint8 {(*shape[:2], 3)}")
             writer.send(np.ascontiguousarray(frame))
+            count += 1
         if writer is None:
             raise RenderError(f"no frames to write to {path}")
         writer.close()
+        _check_complete(temporary, count, path)
         os.replace(temporary, path)
     except OSError as error:
-        raise RenderError(f"cannot write video {path}: {error}") from error
+        reason = error.strerror or str(error).partition("\n")[0]
+        raise RenderError(f"cannot write video {path}: {reason}") from error
     finally:
+        if writer is not None:
+            writer.close()
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _check_complete(file: Path, count: int, path: Path) -> None:
+    """The encoder does not say that it failed: ask the file."""
+    import imageio_ffmpeg
+
+    try:
+        written = imageio_ffmpeg.count_frames_and_secs(str(file))[0]
+    except RuntimeError:
+        written = 0
+    if written != count:
+        raise RenderError(f"cannot write video {path}: {written} of {count} frames arrived; is the disk full?")

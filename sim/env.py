@@ -10,11 +10,16 @@ from typing import Any
 import torch
 
 from robolearn.contract import Contract, robot_hash
+from robolearn.errors import RobolearnError
 from sim.channels import Channels
 from sim.task import Task
 from sim.world import World
 
 log = logging.getLogger(__name__)
+
+
+class EnvError(RobolearnError):
+    """An action that cannot be applied, or a task that gives its policy what no robot measures."""
 
 
 @dataclass
@@ -82,7 +87,9 @@ class Env:
             for channel in task.action.state
         }
         self._delay = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
-        self._commands = torch.zeros(task.command_delay[1] + 1, self.num_envs, *task.action.command.shape)
+        self._commands = torch.zeros(
+            task.command_delay[1] + 1, self.num_envs, *task.action.command.shape, device=self.device
+        )
         self._raw: tuple[str, ...] = ()
         self._true: Channels = Channels({})
         self._seen: Channels = self._true
@@ -107,7 +114,12 @@ class Env:
         return self._obs
 
     def step(self, action: torch.Tensor) -> Step:
-        """Apply actions (N, A) for one control step."""
+        """Apply actions (N, A) for one control step.
+
+        Raises:
+            EnvError: actions of another shape, or not finite; nothing has moved.
+        """
+        self._check_action(action)
         task = self.task
         command, state = task.action.decode(self._seen, action)
         for name, value in state.items():
@@ -153,8 +165,6 @@ class Env:
         self.world.load_state_dict(state["world"])
         self.task.goal.load_state_dict(state["goal"])
         self.task.metrics.load_state_dict(state["metrics"])
-        for name, value in state["generators"].items():
-            self._generators[name].set_state(value)
         for name, value in state["decoder"].items():
             self._decoder_state[name].copy_(value)
         for name, value in state["randomizers"].items():
@@ -164,6 +174,8 @@ class Env:
         self._commands.copy_(state["commands"])
         self.diverged = int(state["diverged"])
         self._read()
+        for name, value in state["generators"].items():  # after reading, which draws noise
+            self._generators[name].set_state(value)
         self._seen.update_raw(state["seen"])
         self._obs = {name: value.clone() for name, value in state["obs"].items()}
 
@@ -176,6 +188,14 @@ class Env:
         for k, generator in enumerate(self._generators.values()):
             generator.manual_seed(seed * 1000003 + k)
 
+    def _check_action(self, action: torch.Tensor) -> None:
+        if tuple(action.shape) != (self.num_envs, self.num_actions):
+            raise EnvError(f"actions must have shape ({self.num_envs}, {self.num_actions}), got {tuple(action.shape)}")
+        finite = torch.isfinite(action).all(dim=1)
+        if not finite.all():
+            first = int(torch.nonzero(~finite)[0])
+            raise EnvError(f"actions of {int((~finite).sum())} worlds are not finite, first of world {first}")
+
     def _make_contract(self) -> Contract:
         """The channels that the policy's observations and the decoder read, as a contract."""
         task = self.task
@@ -183,6 +203,9 @@ class Env:
         task.observe("policy", probe)
         task.action.decode(probe, torch.zeros(self.num_envs, self.num_actions))
         offered = [*task.measured, *task.goal.channels]
+        known = {channel.name for channel in (*offered, *task.action.state)} | set(task.derived)
+        if privileged := sorted(probe.accessed - known):
+            raise EnvError(f"task {task.name!r}: its policy reads {', '.join(privileged)}, known in simulation only")
         return Contract(
             robot=task.robot,
             robot_hash=robot_hash(task.robot_mjcf),
@@ -206,10 +229,14 @@ class Env:
             self._seen.update_raw({**raw, **self._noisy(raw)})
 
     def _gather(self) -> dict[str, torch.Tensor]:
-        """Every raw channel; ``randomization`` (N, R) holds the factors in force."""
+        """Every raw channel."""
+        known = {"randomization": self._randomization()}
+        return {**self.world.read(), **self.task.goal.read(), **self._decoder_state, **known}
+
+    def _randomization(self) -> torch.Tensor:
+        """(N, R): the factors in force."""
         factors = [randomizer.factor for randomizer in self.task.randomizers.values()]
-        drawn = torch.stack(factors, dim=1).float() if factors else torch.zeros(self.num_envs, 0)
-        return {**self.world.read(), **self.task.goal.read(), **self._decoder_state, "randomization": drawn}
+        return torch.stack(factors, dim=1).float() if factors else torch.zeros(self.num_envs, 0)
 
     def _noisy(self, raw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         generator = self._generators["noise"]
@@ -245,7 +272,7 @@ class Env:
     def _delayed(self, command: torch.Tensor) -> torch.Tensor:
         if self.task.command_delay[1] == 0:
             return command
-        self._commands = torch.roll(self._commands, 1, dims=0)
+        self._commands.copy_(torch.roll(self._commands, 1, dims=0))  # in place: outlives an inference mode
         self._commands[0] = command
         return self._commands[self._delay, self._all]
 
@@ -283,7 +310,10 @@ class Env:
     def _read_rows(self, ids: torch.Tensor) -> None:
         """Bring the channels of ``ids`` up to date, leaving the noise that other worlds have already seen."""
         seen = None if self._seen is self._true else {name: self._seen[name].clone() for name in self.task.noise}
-        raw = self._gather()
+        self.world.read()  # refreshes the tensors that the channels hold
+        raw = {name: self._true[name] for name in self._raw} | {"randomization": self._randomization()}
+        for name, rows in self.task.goal.read(ids).items():
+            raw[name].index_copy_(0, ids, rows)
         self._true.update_raw(raw)
         if seen is not None:
             for name, value in self._noisy({name: raw[name][ids] for name in self.task.noise}).items():

@@ -157,12 +157,15 @@ class ReferenceGoal:
         self._num_candidates = torch.tensor([len(c) for c in candidates])
         self._offsets = torch.tensor([0, *lookahead])
         self._shape_codes = shape_codes
+        self._last = motions.length - 1
+        self._stride = motions.joint_pos.shape[1]
+        self._joint_pos, self._object_pose = motions.joint_pos.flatten(0, 1), motions.object_pose.flatten(0, 1)
         self.clip = self._candidates[:, 0].clone()
         self.frame = torch.zeros(n, dtype=torch.long)
         self.first_frame = torch.zeros(n, dtype=torch.long)
         frames = len(self._offsets)
         joints = motions.joint_pos.shape[2]
-        self.channels = (
+        self.channels: tuple[Channel, ...] = (
             Channel("reference_joint_pos", (frames, joints), "rad or m", elements=joint_order),
             Channel("reference_object_pose", (frames, 7), "m+wxyz", "world"),
             Channel("object_shape", (shape_codes.shape[1],), "m"),
@@ -190,13 +193,15 @@ class ReferenceGoal:
     def advance(self) -> None:
         self.frame += 1
 
-    def read(self) -> dict[str, torch.Tensor]:
-        clip = self.clip.unsqueeze(1)
-        frames = torch.minimum(self.frame.unsqueeze(1) + self._offsets, self.motions.length[clip] - 1)
+    def read(self, ids: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        clip, frame = (self.clip, self.frame) if ids is None else (self.clip[ids], self.frame[ids])
+        frames = torch.minimum(frame.unsqueeze(1) + self._offsets, self._last[clip].unsqueeze(1))
+        rows = (frames + (clip * self._stride).unsqueeze(1)).flatten()
+        shape = frames.shape
         return {
-            "reference_joint_pos": self.motions.joint_pos[clip, frames],
-            "reference_object_pose": self.motions.object_pose[clip, frames],
-            "object_shape": self._shape_codes[self.clip],
+            "reference_joint_pos": self._joint_pos.index_select(0, rows).unflatten(0, shape),
+            "reference_object_pose": self._object_pose.index_select(0, rows).unflatten(0, shape),
+            "object_shape": self._shape_codes.index_select(0, clip),
         }
 
     def timed_out(self) -> torch.Tensor:

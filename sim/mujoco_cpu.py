@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from mujoco.batch import Batch, SimulationError
 
-from sim.physics import Health, PhysicsError
+from sim.physics import Health, PhysicsError, quiet_mujoco
 
 _KINEMATICS = int(mujoco.mjtStage.mjSTAGE_POS)
+_NOTHING = int(mujoco.mjtStage.mjSTAGE_NONE)
 _WATCHED = {
     int(mujoco.mjtWarning.mjWARN_BADQPOS): "non-finite or huge position",
     int(mujoco.mjtWarning.mjWARN_BADQVEL): "non-finite or huge velocity",
     int(mujoco.mjtWarning.mjWARN_BADQACC): "non-finite or huge acceleration",
+    int(mujoco.mjtWarning.mjWARN_BADCTRL): "non-finite or huge control",
     int(mujoco.mjtWarning.mjWARN_CONTACTFULL): "contact buffer overflow",
     int(mujoco.mjtWarning.mjWARN_CNSTRFULL): "constraint buffer overflow",
 }
@@ -41,6 +43,7 @@ class MujocoCpu:
     def __init__(self, model: mujoco.MjModel, nworld: int, nthread: int = 0, max_speed: float = 500.0) -> None:
         if nworld < 1:
             raise PhysicsError(f"number of worlds must be at least 1, got {nworld}")
+        quiet_mujoco()
         model = copy.copy(model)
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self.model = model
@@ -52,6 +55,8 @@ class MujocoCpu:
         self._failed: dict[int, str] = {}
         self._warning_counts = self._batch.warning[:, :, 1]  # (n, mjNWARNING), of [last info, count]
         self._qvel = self._batch.bind("qvel")
+        self._batch.reset(stage=_NOTHING)
+        self._default = self._batch.state[0].copy()
 
     def bind(self, name: str) -> torch.Tensor:
         if name not in self._bound:
@@ -72,9 +77,9 @@ class MujocoCpu:
     def set_const(self, ids: np.ndarray | None = None) -> None:
         self._batch.set_const(ids)
 
-    def step(self, nstep: int) -> None:
+    def step(self, nstep: int, refresh: bool = True) -> None:
         try:
-            self._batch.step(nstep=nstep, stage=_KINEMATICS)
+            self._batch.step(nstep=nstep, stage=_KINEMATICS if refresh else _NOTHING)
         except SimulationError as error:
             self._note_failures(error)
 
@@ -85,21 +90,20 @@ class MujocoCpu:
             self._note_failures(error)
 
     def reset(self, ids: np.ndarray | None = None) -> None:
-        self._batch.reset(ids, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
-        if ids is None:
-            self._failed.clear()
-            self._batch.warning[:] = 0
-            return
-        self._batch.warning[ids] = 0
-        for i in ids:
-            self._failed.pop(int(i), None)
+        rows: Any = slice(None) if ids is None else ids
+        self._batch.state[rows] = self._default
+        self._batch.warning[rows] = 0
+        if self._failed:
+            for i in range(self.nworld) if ids is None else ids:
+                self._failed.pop(int(i), None)
 
     def health(self) -> Health:
         speed = np.abs(self._qvel).max(axis=1) if self._qvel.shape[1] else np.zeros(self.nworld)
         # written so that a NaN speed counts as too fast
+        if not self._failed and not self._batch.warning.any() and (speed < self.max_speed).all():
+            return Health()
         bad = ~(speed < self.max_speed) | self._warning_counts[:, list(_WATCHED)].any(axis=1)
-        if self._failed:
-            bad[list(self._failed)] = True
+        bad[list(self._failed)] = True
         if not bad.any():
             return Health()
         ids = np.flatnonzero(bad)
@@ -118,9 +122,11 @@ class MujocoCpu:
                 f"saved physics state has shape {tuple(state['state'].shape)}, "
                 f"this model and number of worlds need {self._batch.state.shape}"
             )
-        for name, values in state["expanded"].items():
-            self.expand(name)[...] = values
-        if state["expanded"]:
+        for name in state["expanded"]:
+            self.expand(name)
+        for name, live in self._expanded.items():  # what the saved engine had not expanded is the model's again
+            live[...] = state["expanded"].get(name, torch.as_tensor(_model_field(self.model, name)))
+        if self._expanded:
             self.set_const()
         for name, values in state["expanded"].items():  # set_const re-derives some of them
             self.expand(name)[...] = values
@@ -141,6 +147,11 @@ class MujocoCpu:
             if self._warning_counts[i, column]:
                 return text
         return f"speed {speed:.3g} above {self.max_speed:g}"
+
+
+def _model_field(model: mujoco.MjModel, name: str) -> np.ndarray:
+    option = name.removeprefix("opt.")
+    return np.asarray(getattr(model, name) if option == name else getattr(model.opt, option))
 
 
 def _live(array: np.ndarray) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Objects to manipulate: named compounds of primitive geoms, in a training and a held-out set.
 
 The object frame has its origin at the centre of the main geom and z up when the object stands on a table.
-Density is DexTrack's 500 kg/m^3; an object's contact parameters win over the hand's and the table's (MuJoCo `priority`),
-so that randomising the object's friction randomises every contact it has.
+Density is DexTrack's 500 kg/m^3; an object's contact parameters win over the hand's and the table's (MuJoCo
+`priority`), so that randomising the object's friction randomises every contact it has.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ class ObjectError(RobolearnError):
 class Geom:
     """One axis-aligned primitive of an object.
 
-    `size` in m is MuJoCo's: box half extents (3), cylinder and capsule (radius, half length along z), sphere (radius).
-    `pos` in m is its centre in the object frame. `axis` turns z of a cylinder or capsule to "x", "y" or "z".
+    `size` in m is MuJoCo's: box half extents (3), cylinder and capsule (radius, half length along z), sphere
+    (radius). `pos` in m is its centre in the object frame. `axis` turns z of a cylinder or capsule to "x",
+    "y" or "z".
     """
 
     type: str
@@ -102,8 +103,9 @@ class ObjectSpec:
         return self.density * sum(_volume(g) for g in self.geoms)
 
     def features(self) -> NDArray[np.float32]:
-        """Shape code (FEATURE_SIZE,): kind one-hot, half extents of the main geom, centre and half extents of the
-        handle's box (zeros without a handle); lengths in units of 5 cm, so that they are of order one."""
+        """Shape code (FEATURE_SIZE,): kind one-hot, half extents of the main geom, centre and half extents of
+        the handle's box (zeros without a handle). Lengths are in units of 5 cm, to be of order one.
+        """
         code = np.zeros(FEATURE_SIZE, dtype=np.float32)
         code[KINDS.index(self.kind)] = 1.0
         lengths = np.zeros((3, 3))
@@ -116,13 +118,15 @@ class ObjectSpec:
 
     def scaled(self, factor: float) -> ObjectSpec:
         """The same object with every length multiplied by `factor`."""
-        geoms = tuple(
-            replace(g, size=tuple(factor * s for s in g.size), pos=tuple(factor * p for p in g.pos)) for g in self.geoms
-        )
-        return replace(self, geoms=geoms)
+        geoms = []
+        for geom in self.geoms:
+            x, y, z = geom.pos
+            size = tuple(factor * s for s in geom.size)
+            geoms.append(replace(geom, size=size, pos=(factor * x, factor * y, factor * z)))
+        return replace(self, geoms=tuple(geoms))
 
     def add_to(self, spec: mujoco.MjSpec, body_name: str = "object") -> mujoco.MjsBody:
-        """Add the object to a scene as a free body; its joint has the body's name, its geoms `<body_name>_<i>`."""
+        """Add the object to a scene as a free body. Its joint has the body's name; geoms are `<name>_<i>`."""
         body = spec.worldbody.add_body(name=body_name, pos=[0, 0, self.rest_height])
         body.add_freejoint(name=body_name)
         for i, geom in enumerate(self.geoms):

@@ -22,6 +22,10 @@ class PhysicsError(RobolearnError):
     """A model that does not compile, an unknown field, or an impossible number of worlds."""
 
 
+STATE_FIELDS = frozenset({"time", "qpos", "qvel", "act", "ctrl", "mocap_pos", "mocap_quat", "xfrc_applied"})
+"""Fields that are the simulation's state and inputs; every other field is derived from them."""
+
+
 @dataclass(frozen=True)
 class Health:
     """Worlds whose numbers can no longer be trusted since the last call.
@@ -36,6 +40,17 @@ class Health:
 
     def __bool__(self) -> bool:
         return len(self.ids) > 0
+
+
+def quiet_mujoco() -> None:
+    """Keep MuJoCo from printing, and from leaving MUJOCO_LOG.TXT in the working folder, for the rest of this process.
+
+    What it warns of, it also counts, and `Physics.health` reports that; its errors are exceptions.
+    """
+    config = mujoco.MjLogConfig.get()
+    if config.logto_console or config.logto_file:
+        config.logto_console = config.logto_file = False
+        config.set()
 
 
 class Physics(Protocol):
@@ -58,8 +73,11 @@ class Physics(Protocol):
     def set_const(self, ids: np.ndarray | None = None) -> None:
         """Re-derive the constants that follow from expanded masses, inertias or sizes."""
 
-    def step(self, nstep: int) -> None:
-        """Advance every world by ``nstep`` time steps and bring kinematics and sensors up to date."""
+    def step(self, nstep: int, refresh: bool = True) -> None:
+        """Advance every world by ``nstep`` time steps; with ``refresh`` bring kinematics and sensors up to date.
+
+        Without it, derived fields describe the state before the last time step; about a fifth of the time is saved.
+        """
 
     def forward(self, ids: np.ndarray | None = None) -> None:
         """Bring kinematics and position sensors of the worlds ``ids`` up to date after writes to their state."""

@@ -6,6 +6,7 @@ relative to the previous factor: draws never accumulate, and several randomisers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,8 +49,8 @@ class ScaleFields:
 
     def __post_init__(self) -> None:
         low, high = self.bounds
-        if not 0 < low <= high:
-            raise RandomizeError(f"a range of factors must satisfy 0 < low <= high, got ({low}, {high})")
+        if not 0 < low <= high < math.inf:
+            raise RandomizeError(f"a range of factors must satisfy 0 < low <= high < inf, got ({low}, {high})")
 
     @property
     def fields(self) -> tuple[str, ...]:

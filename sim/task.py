@@ -68,7 +68,9 @@ class ActionDecoder(Protocol):
 class GoalProcess(Protocol):
     """Where episodes start, what they aim at over time, and when their time is up."""
 
-    channels: tuple[Channel, ...]
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels that `read` delivers."""
 
     def reset(self, ids: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Begin episodes in the sorted worlds ``ids`` (K,); return their initial state fields (K, ...)."""
@@ -76,8 +78,8 @@ class GoalProcess(Protocol):
     def advance(self) -> None:
         """One control step has passed in every world."""
 
-    def read(self) -> dict[str, torch.Tensor]:
-        """Goal channels of every world, name → (N, ...)."""
+    def read(self, ids: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Goal channels, name → (N, ...) new tensors; of the worlds ``ids`` (K,) only, where given."""
 
     def timed_out(self) -> torch.Tensor:
         """(N,) bool: the episode has reached its planned end."""
@@ -109,14 +111,16 @@ class Randomizer(Protocol):
     """Draws physical properties of worlds.
 
     Attributes:
-        fields: the `mujoco.MjModel` fields it writes.
         at_reset: drawn at every reset, else once when the environment is made.
         factor: (N,) what is in force, a privileged observation.
     """
 
-    fields: tuple[str, ...]
     at_reset: bool
     factor: torch.Tensor
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The `mujoco.MjModel` fields it writes."""
 
     def apply(self, world: World, ids: torch.Tensor, generator: torch.Generator) -> None:
         """Draw for the sorted worlds ``ids`` (K,)."""

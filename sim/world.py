@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 import torch
 
-from sim.physics import Health, Physics, PhysicsError
+from sim.physics import STATE_FIELDS, Health, Physics, PhysicsError
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,26 @@ def _runs(rows: torch.Tensor, live: torch.Tensor, pick: list[int]) -> Iterator[t
             start = i
 
 
+def _check_shards(shards: Sequence[Shard]) -> None:
+    start = 0
+    for shard in shards:
+        if shard.start != start or shard.stop != start + shard.physics.nworld:
+            raise PhysicsError(
+                f"shard {shard.label!r} covers worlds {shard.start} to {shard.stop}, "
+                f"its {shard.physics.nworld} worlds start at {start}"
+            )
+        start = shard.stop
+    first = shards[0].physics.model
+    for shard in shards[1:]:
+        model = shard.physics.model
+        for what, expected, given in (
+            ("time step", first.opt.timestep, model.opt.timestep),
+            ("number of actuators", first.nu, model.nu),
+        ):
+            if expected != given:
+                raise PhysicsError(f"shards disagree: {what} of {shard.label!r} is {given}, of the first {expected}")
+
+
 class World:
     """N scenes with one layout of channels, stepped shard by shard.
 
@@ -119,6 +139,7 @@ class World:
     def __init__(self, shards: Sequence[Shard], sources: Mapping[str, Source], device: str = "cpu") -> None:
         if not shards:
             raise PhysicsError("a world needs at least one shard")
+        _check_shards(shards)
         self.shards = tuple(shards)
         self.num_worlds = shards[-1].stop
         self.device = torch.device(device)
@@ -127,9 +148,11 @@ class World:
             name: _Reader(self.shards, source, self.num_worlds, self.device) for name, source in sources.items()
         }
         self._values = {
-            name: reader.value if (shape := sources[name].shape) is None else reader.value.view(-1, *shape)
+            name: reader.value if (shape := sources[name].shape) is None else reader.value.view(self.num_worlds, *shape)
             for name, reader in self._readers.items()
         }
+        # a task that reads state alone need not pay for kinematics at the new state
+        self._refresh = any(source.field not in STATE_FIELDS for source in sources.values())
         self._ctrl = [shard.physics.bind("ctrl") for shard in self.shards]
 
     def read(self) -> dict[str, torch.Tensor]:
@@ -146,14 +169,15 @@ class World:
     def step(self, nstep: int) -> None:
         """Advance every world by ``nstep`` time steps."""
         for shard in self.shards:
-            shard.physics.step(nstep)
+            shard.physics.step(nstep, self._refresh)
 
-    def split(self, ids: torch.Tensor) -> Iterator[tuple[Shard, np.ndarray, torch.Tensor]]:
-        """Per shard with any of the sorted worlds ``ids`` (K,): the shard, local ids, and where they stand in ``ids``."""
-        for shard in self.shards:
-            chosen = torch.nonzero((ids >= shard.start) & (ids < shard.stop)).squeeze(1)
-            if len(chosen):
-                yield shard, (ids[chosen] - shard.start).cpu().numpy(), chosen
+    def split(self, ids: torch.Tensor) -> Iterator[tuple[Shard, np.ndarray, slice]]:
+        """For each shard that has some of the sorted worlds ``ids`` (K,): it, local ids, and their place in ``ids``."""
+        numbers = ids.cpu().numpy()
+        bounds = np.searchsorted(numbers, [shard.start for shard in self.shards] + [self.num_worlds])
+        for shard, first, last in zip(self.shards, bounds[:-1], bounds[1:], strict=True):
+            if last > first:
+                yield shard, numbers[first:last] - shard.start, slice(int(first), int(last))
 
     def reset(self, ids: torch.Tensor, state: Mapping[str, torch.Tensor]) -> None:
         """Reset the sorted worlds ``ids`` (K,) and write their state.
@@ -164,10 +188,12 @@ class World:
         """
         for shard, local, chosen in self.split(ids):
             shard.physics.reset(local)
+            rows = torch.from_numpy(local)
             for name, values in state.items():
                 live = shard.physics.bind(name)
-                live[torch.from_numpy(local)] = values[chosen].to(live.dtype)
-            shard.physics.forward(local)
+                live[rows] = values[chosen].to(live.dtype)
+            if self._refresh:
+                shard.physics.forward(local)
 
     def health(self) -> Health:
         """Untrustworthy worlds of all shards, with global ids."""

@@ -51,7 +51,8 @@ def check(reference: Reference) -> None:
 
 def problems(reference: Reference) -> list[Problem]:
     """Everything that is wrong with a clip, names first; at most one finding a field and kind."""
-    return list(_problems(reference))
+    with np.errstate(over="ignore", invalid="ignore"):  # absurd numbers are findings, not warnings
+        return list(_problems(reference))
 
 
 def missing_frames(reference: Reference) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The least-squares problem behind ``retarget``: its rows, and Gauss-Newton steps over all frames of a clip.
 
 Every row is linear in the keypoints, so Gauss-Newton with analytic Jacobians converges in a few steps; frames
-couple to their two neighbours only, so a step is one banded Cholesky solve. Limits are kept by projection
+couple to their neighbours only, so a step is one elimination along the clip. Limits are kept by projection
 with an active set (Bertsekas, SIAM J. Control Optim. 20(2), 1982).
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solveh_banded
 from scipy.spatial.transform import Rotation
 
 from sim.references.kinematics import HandKinematics
@@ -135,9 +134,7 @@ class HandFit:
         robot = self.hand.forward(self.joints[:1])[0][0][[self.column[k] for k in marks]]
         human = self.human[:, marks]
         middle = human.mean(axis=1)
-        u, _, vt = np.linalg.svd(
-            np.einsum("tki,kj->tij", human - middle[:, None], robot - robot.mean(axis=0))
-        )
+        u, _, vt = np.linalg.svd(np.einsum("tki,kj->tij", human - middle[:, None], robot - robot.mean(axis=0)))
         u[:, :, 2] *= np.linalg.det(u @ vt)[:, None]
         rotation = u @ vt
         return middle - rotation @ robot.mean(axis=0), rotation
@@ -170,9 +167,7 @@ class HandFit:
                 rows.append((column[tip], -1, target, np.full(self.frames, config.tip_sigma**-2)))
             else:  # a closing finger follows the thumb instead of its place in the palm
                 target = self.scale * (human[:, tip] - human[:, WRIST])
-                rows.append(
-                    (column[tip], column[WRIST], target, (1 - 0.9 * close[tip]) * config.tip_sigma**-2)
-                )
+                rows.append((column[tip], column[WRIST], target, (1 - 0.9 * close[tip]) * config.tip_sigma**-2))
         for tip, weight in self.close.items():
             target = factor[tip] * (human[:, tip] - human[:, THUMB_TIP])
             rows.append((column[tip], column[THUMB_TIP], target, weight * config.pinch_sigma**-2))
@@ -261,25 +256,54 @@ class HandFit:
                 diagonal[offset : frames - 2 + offset] += coefficient**2 * self.stiffness
         return 0.5 * cost, gradient, hessian
 
-    def _step(
-        self, gradient: np.ndarray, hessian: np.ndarray, held: np.ndarray, damping: float
-    ) -> np.ndarray:
+    def _step(self, gradient: np.ndarray, hessian: np.ndarray, held: np.ndarray, damping: float) -> np.ndarray:
         """Solve (H + damping · diag H) step = −gradient over all frames, the held unknowns left in place."""
         frames, n = gradient.shape
         free = ~held
-        width = 2 * n if frames > 2 else n - 1
-        band = np.zeros((width + 1, frames, n))  # upper form: band[width + i − j, j] = H[i, j]
+        descent = -gradient * free
         blocks = hessian * (free[:, :, None] & free[:, None, :])
-        for offset in range(n):
-            band[width - offset, :, offset:] = np.einsum("tii->ti", blocks[:, : n - offset, offset:])
-        band[width] = np.where(free, (1 + damping) * band[width], 1.0)
-        if frames > 2:  # an acceleration couples neighbours by −2 on both sides of its middle, next ones by 1
-            count = np.zeros((frames - 1, 1))
-            count[:-1] -= 2
-            count[1:] -= 2
-            band[width - n, 1:] = count * self.stiffness * (free[1:] & free[:-1])
-            band[width - 2 * n, 2:] = self.stiffness * (free[2:] & free[:-2])
-        return solveh_banded(band.reshape(width + 1, -1), -(gradient * free).ravel()).reshape(frames, n)
+        diagonal = np.einsum("tnn->tn", blocks)  # a view
+        diagonal[:] = np.where(free, (1 + damping) * diagonal, 1.0)
+        if frames < 3:  # no acceleration, nothing couples the frames
+            return np.linalg.solve(blocks, descent[..., None])[..., 0]
+        near = np.zeros((frames, n))  # t with t + 1: an acceleration couples its middle to both sides by −2 …
+        near[: frames - 2] -= 2
+        near[1 : frames - 1] -= 2
+        near[:-1] *= self.stiffness * (free[1:] & free[:-1])
+        far = np.zeros((frames, n))  # t with t + 2: … and the sides to each other by 1
+        far[:-2] = self.stiffness * (free[2:] & free[:-2])
+        return _solve_pentadiagonal(blocks, near, far, descent)
+
+
+def _solve_pentadiagonal(blocks: np.ndarray, near: np.ndarray, far: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solve a symmetric system of T frames with n unknowns by block elimination over pairs of frames.
+
+    Args:
+        blocks: (T, n, n) on the diagonal.
+        near, far: (T, n) diagonals of the blocks that couple t with t + 1 and t with t + 2.
+        right: (T, n).
+
+    LAPACK's banded solver does the same, but its threads stall on a machine whose cores are busy.
+    """
+    frames, n = right.shape
+    if frames % 2:
+        blocks = np.concatenate([blocks, np.eye(n)[None]])
+        near, far, right = (np.concatenate([part, np.zeros((1, n))]) for part in (near, far, right))
+    eye = np.eye(n)
+    inside, after = near[0::2, :, None] * eye, near[1::2, :, None] * eye
+    main = np.block([[blocks[0::2], inside], [inside, blocks[1::2]]])
+    next_pair = np.block([[far[0::2, :, None] * eye, 0 * after], [after, far[1::2, :, None] * eye]])
+    values = right.reshape(-1, 2 * n, 1).copy()
+    ratio = np.zeros_like(main)
+    for p in range(len(main)):
+        if p > 0:
+            main[p] -= next_pair[p - 1].T @ ratio[p - 1]
+            values[p] -= next_pair[p - 1].T @ values[p - 1]
+        solved = np.linalg.solve(main[p], np.concatenate([next_pair[p], values[p]], axis=1))
+        ratio[p], values[p] = solved[:, :-1], solved[:, -1:]
+    for p in reversed(range(len(main) - 1)):
+        values[p] -= ratio[p] @ values[p + 1]
+    return values.reshape(-1, n)[:frames]
 
 
 def _cross_matrix(vectors: np.ndarray) -> np.ndarray:

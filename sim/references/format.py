@@ -100,9 +100,7 @@ class Reference:
         put("object_pose", _array("object_pose", self.object_pose, (frames, 7)))
         put("joint_names", tuple(str(name) for name in self.joint_names))
         if self.joint_pos is None and self.keypoints is None:
-            raise ReferenceError(
-                "neither 'joint_pos' (T, J) nor 'keypoints' (T, 21, 3) is given; one is needed"
-            )
+            raise ReferenceError("neither 'joint_pos' (T, J) nor 'keypoints' (T, 21, 3) is given; one is needed")
         if self.joint_pos is not None:
             if not self.joint_names:
                 raise ReferenceError("field 'joint_names' is empty; it names the columns of 'joint_pos'")
@@ -128,9 +126,7 @@ class Reference:
     def joints(self, names: Sequence[str]) -> np.ndarray:
         """Finger joints (T, len(names)), rad, in the order of ``names``; raises for one that is missing."""
         if self.joint_pos is None:
-            raise ReferenceError(
-                f"reference {self.name!r} has keypoints but no joints; retarget it to a robot first"
-            )
+            raise ReferenceError(f"reference {self.name!r} has keypoints but no joints; retarget it to a robot first")
         for name in names:
             if name not in self.joint_names:
                 raise ReferenceError(f"reference {self.name!r}: {unknown('joint', name, self.joint_names)}")
@@ -191,9 +187,7 @@ def load(path: str | os.PathLike[str]) -> Reference:
         if "joint_names" in entries:
             if entries["joint_names"].ndim != 1 or entries["joint_names"].dtype.kind not in "U":
                 if entries["joint_names"].size:
-                    raise ReferenceError(
-                        _expected("joint_names", entries["joint_names"], "(J,) of unicode text")
-                    )
+                    raise ReferenceError(_expected("joint_names", entries["joint_names"], "(J,) of unicode text"))
             entries["joint_names"] = tuple(str(name) for name in entries["joint_names"])
         if "wrist_pose" not in entries:
             if "keypoints" not in entries:
@@ -262,10 +256,12 @@ def palm_pose(keypoints: np.ndarray, side: str) -> np.ndarray:
 def _read(path: Path) -> dict[str, Any]:
     """The arrays of an archive, with the names that the format knows."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ReferenceError("a single .npy array, not an .npz archive of named fields")
-            entries = {key: archive[key] for key in archive.files}
+        with open(path, "rb") as file:
+            if file.read(2) != b"PK":
+                raise ReferenceError("not an .npz archive")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                entries = {key: archive[key] for key in archive.files}
     except ReferenceError:
         raise
     except FileNotFoundError:
@@ -274,9 +270,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ReferenceError(f"cannot be read: {error.strerror or error}") from error
     except Exception as error:  # zip, zlib, NumPy's header parser: damaged bytes fail anywhere, in any way
         if "pickle" in str(error):
-            raise ReferenceError(
-                "holds pickled objects, which are never loaded, or is no .npz archive"
-            ) from error
+            raise ReferenceError("holds pickled objects, which are never loaded") from error
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ReferenceError(f"truncated or corrupt .npz archive ({what})") from error
     for key in entries:

@@ -1,8 +1,8 @@
 """Clip sets made by geometry: reach, grasp, lift, carry and turn an object, or turn it within the hand.
 
-The motions are kinematic: fingertips touch the object without pressing, and from then on the object moves with the palm.
-A hand that merely replays them rarely holds the object; making them real is the policy's job. `noise` adds the errors of
-a human recording to the hand, while the object's motion stays what is wanted.
+The motions are kinematic: fingertips touch the object without pressing, and from then on the object moves
+with the palm. A hand that merely replays them rarely holds the object; making them real is the policy's job.
+`noise` adds the errors of a human recording to the hand, while the object's motion stays what is wanted.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class GenerateError(RobolearnError):
 class Noise:
     """Errors of an estimated hand motion, standard deviations per axis or joint.
 
-    Half of each variance is constant over a clip, the rest wanders smoothly over `smooth_s` seconds, except for the share
-    `white` of the standard deviation, which is independent from frame to frame.
+    Half of each variance is constant over a clip, the rest wanders smoothly over `smooth_s` seconds, except
+    for the share `white` of the standard deviation, which is independent from frame to frame.
     """
 
     wrist_pos: float = 0.005
@@ -75,9 +75,10 @@ def generate(
 
     Args:
         objects: object names; None takes the training objects.
-        kind: "grasp_lift" (approach, grasp, lift 15-22 cm, carry, turn 20-57 degrees), "pick_place" (the same, then put
-            down, let go and retreat; turned about the vertical) or "rotate_in_hand" (held in the air, turned by 40
-            degrees about the vertical by the fingers alone, the wrist at rest).
+        kind: "grasp_lift" (approach, grasp, lift 15-22 cm, carry, turn 20-57 degrees), "pick_place" (the
+        same, then put
+            down, let go and retreat; turned about the vertical) or "rotate_in_hand" (held in the air, turned
+            by 40 degrees about the vertical by the fingers alone, the wrist at rest).
         robot: a hand on a floating base, or its name.
         rate_hz: frames per second, 30 to 120.
         noise: errors added to the hand's motion (`Noise` or some of its fields); None gives clean clips.
@@ -96,8 +97,12 @@ def generate(
         raise GenerateError(unknown("kind", kind, _KINDS))
     if split not in SPLITS:
         raise GenerateError(unknown("split", split, SPLITS))
+    if seed < 0:
+        raise GenerateError(f"seed must be a whole number of at least 0, got {seed}")
     if clips < 1 or not names:
-        raise GenerateError(f"a clip set needs at least one clip and one object, got {clips} clips, {len(names)} objects")
+        raise GenerateError(
+            f"a clip set needs at least one clip and one object, got {clips} clips, {len(names)} objects"
+        )
     if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
         raise GenerateError(f"rate_hz must lie between {MIN_RATE_HZ:g} and {MAX_RATE_HZ:g}, got {rate_hz:g}")
     if not robot.wrist_joints:
@@ -111,6 +116,8 @@ def generate(
         return np.random.default_rng([seed, zlib.crc32("/".join(map(str, (kind, split, *keys))).encode())])
 
     hand = Hand(robot, STARTS)
+    if "pinch" not in [hand.model.key(k).name for k in range(hand.model.nkey)]:
+        raise GenerateError(f"grasps start from a keyframe 'pinch', which robot {robot.name!r} does not have")
     wrist = len(robot.wrist_joints)
     limits = robot.lower[wrist:], robot.upper[wrist:]
     held: dict[str, list[Held]] = {}
@@ -186,6 +193,8 @@ def _add_noise(motion: Motion, noise: Noise, rate_hz: float, generator: np.rando
         return sigma * _wander(frames, width, noise, rate_hz, generator)
 
     def disturb(pose: FloatArray, position: float, rotation: float) -> FloatArray:
+        if position == rotation == 0:
+            return pose
         turned = Rotation.from_quat(pose[:, 3:], scalar_first=True) * Rotation.from_rotvec(draw(rotation, 3))
         quat = turned.as_quat(scalar_first=True)
         quat *= np.where((quat * pose[:, 3:]).sum(axis=1) < 0, -1.0, 1.0)[:, None]
@@ -199,7 +208,7 @@ def _add_noise(motion: Motion, noise: Noise, rate_hz: float, generator: np.rando
 
 
 def _wander(frames: int, width: int, noise: Noise, rate_hz: float, generator: np.random.Generator) -> FloatArray:
-    """(frames, width) of unit variance: constant, smooth (white noise through a Gaussian window) and white parts."""
+    """(frames, width) of unit variance: constant, smooth (through a Gaussian window) and white parts."""
     sigma = noise.smooth_s * rate_hz
     reach = int(np.ceil(3 * sigma))
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)

@@ -1,8 +1,9 @@
-"""Fingertip grasps by geometry: the thumb against the other fingers, tips just touching the object, links clear of it.
+"""Fingertip grasps by geometry: the thumb against the other fingers, tips touching the object, links clear of it.
 
-A grasp is found by bounded least squares over the wrist and all finger joints: tips on the surface near opposing
-targets, links and palm outside the object, everything above the table, joints near a comfortable pinch. Many random
-starts are solved at once and the best are kept. Residuals are in units in which 1 is a noticeable miss.
+A grasp is found by bounded least squares over the wrist and all finger joints: tips on the surface near
+opposing targets, links and palm outside the object, everything above the table, joints near a comfortable
+pinch. Many random starts are solved at once and the best are kept. Residuals are in units in which 1 is a
+noticeable miss.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def find_grasps(hand: Hand, shape: ObjectSpec, count: int, generator: np.random.
     """Return `count` grasps of `shape`, the best of the hand's batch of random starts first.
 
     Raises:
-        GraspError: fewer than one start ended in a grasp.
+        GraspError: no start ended in a grasp.
     """
     problem = _Problem(hand, shape, generator)
     joints, cost = problem.solve()
@@ -61,9 +62,7 @@ def find_grasps(hand: Hand, shape: ObjectSpec, count: int, generator: np.random.
     good = problem.valid(points) & problem.clear(hand.points(opened)) & problem.squeezes(points)
     order = [int(b) for b in np.argsort(np.where(good, cost, np.inf), kind="stable") if good[b]]
     if not order:
-        raise GraspError(
-            f"{hand.robot.name} ({hand.robot.side}) found no fingertip grasp of object {shape.name!r}"
-        )
+        raise GraspError(f"{hand.robot.name} ({hand.robot.side}) found no fingertip grasp of object {shape.name!r}")
     tips = points.position[:, : hand.num_tips]
     chosen = [order[i % len(order)] for i in range(count)]
     return [Grasp(joints[b], opened[b], tips[b], problem.axis[b]) for b in chosen]
@@ -74,9 +73,8 @@ class _Problem:
 
     def __init__(self, hand: Hand, shape: ObjectSpec, generator: np.random.Generator) -> None:
         self.hand, self.shape = hand, shape
-        b, k = hand.size, hand.num_tips
-        low, high = shape.bounds()
-        self.table = float(low[2])
+        b = hand.size
+        self.table = float(shape.bounds()[0][2])
         yaw = generator.uniform(-np.pi, np.pi, b)
         if shape.geoms[0].type == "box":
             # A box is held by two opposite faces.
@@ -89,7 +87,7 @@ class _Problem:
         self.comfort, self.scale = self._comfort(yaw, pitch, roll)
 
     def _targets(self, generator: np.random.Generator) -> FloatArray:
-        """(B, K, 3) fingertip centres beside the surface: the fingers in a row, the thumb opposite their middle."""
+        """(B, K, 3) tip centres beside the surface: the fingers in a row, the thumb opposite their middle."""
         b, k, r = self.hand.size, self.hand.num_tips, self.hand.tip_radius
         main = self.shape.geoms[0]
         half = main.half_extents()
@@ -117,7 +115,7 @@ class _Problem:
         return start + (travel * towards)[..., None] * self.axis[:, None]
 
     def _comfort(self, yaw: FloatArray, pitch: FloatArray, roll: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(B, J) the robot's pinch, moved to the targets, and (J,) how far from it a joint may go at unit cost."""
+        """(B, J) the robot's pinch moved to the targets, and (J,) how far a joint may leave it at unit cost."""
         hand, robot = self.hand, self.hand.robot
         pinch = hand.model.key("pinch").qpos[hand.columns]
         comfort = np.tile(pinch, (hand.size, 1))
@@ -149,9 +147,7 @@ class _Problem:
         radius = hand.point_radius
         rows = [((distance[:, :k] - hand.tip_radius) / _TOUCH, along[:, :k] / _TOUCH)]
         rows.append(_hinge(LINK_GAP + radius[k:] - distance[:, k:], -along[:, k:], _CLEAR))
-        rows.append(
-            _hinge(self.table + TABLE_GAP + radius - points.position[..., 2], -points.jacobian(up), _CLEAR)
-        )
+        rows.append(_hinge(self.table + TABLE_GAP + radius - points.position[..., 2], -points.jacobian(up), _CLEAR))
         miss = tips.position - self.targets
         for direction, scale in ((self.across, _ACROSS), (up[:, 0], _UP)):
             unit = np.broadcast_to(direction[:, None], tips.position.shape)
@@ -179,7 +175,7 @@ class _Problem:
         return _hinge(2 * self.hand.tip_radius + 0.001 - length, -jacobian, _CLEAR)
 
     def opened(self, joints: FloatArray, points: Points) -> FloatArray:
-        """Joints (B, J) with the fingers opened until each tip is `OPENING` away from the surface, as limits allow."""
+        """Joints (B, J) with each tip moved `OPENING` off the surface, as far as limits allow."""
         k = self.hand.num_tips
         wrist = len(self.hand.robot.wrist_joints)
         lower, upper = np.tile(self.lower, (len(joints), 1)), np.tile(self.upper, (len(joints), 1))
@@ -201,7 +197,7 @@ class _Problem:
         return least_squares(residual, joints, lower, upper, 12)[0]
 
     def valid(self, points: Points) -> np.ndarray:
-        """(B,) whether all tips touch, within 1 mm, and nothing is inside the object, the table or another tip."""
+        """(B,) whether all tips touch within 1 mm, opposed, and nothing is inside something else."""
         k = self.hand.num_tips
         distance, normal = signed_distance(self.shape, points.position)
         touch = np.abs(distance[:, :k] - self.hand.tip_radius).max(axis=1) < 1e-3
@@ -220,9 +216,7 @@ class _Problem:
         """(B,) whether the open hand is clear of object and table."""
         k = self.hand.num_tips
         gap = signed_distance(self.shape, points.position)[0] - self.hand.point_radius
-        return (
-            (gap[:, :k].min(axis=1) > OPENING / 4) & (gap[:, k:].min(axis=1) > 0) & self._above_table(points)
-        )
+        return (gap[:, :k].min(axis=1) > OPENING / 4) & (gap[:, k:].min(axis=1) > 0) & self._above_table(points)
 
     def squeezes(self, points: Points) -> np.ndarray:
         """(B,) whether flexing all fingers pushes every tip into the object."""
@@ -233,9 +227,7 @@ class _Problem:
         return np.asarray(inward.min(axis=1) > 0.03)
 
     def _above_table(self, points: Points) -> np.ndarray:
-        return np.asarray(
-            (points.position[..., 2] - self.hand.point_radius).min(axis=1) > self.table + TABLE_GAP / 2
-        )
+        return np.asarray((points.position[..., 2] - self.hand.point_radius).min(axis=1) > self.table + TABLE_GAP / 2)
 
 
 def _hinge(depth: FloatArray, jacobian: FloatArray, scale: float) -> tuple[FloatArray, FloatArray]:
@@ -246,9 +238,7 @@ def _hinge(depth: FloatArray, jacobian: FloatArray, scale: float) -> tuple[Float
 
 def _quat_multiply(a: FloatArray, b: FloatArray) -> FloatArray:
     aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
-    return np.concatenate(
-        [aw * bw - (av * bv).sum(-1, keepdims=True), aw * bv + bw * av + np.cross(av, bv)], axis=-1
-    )
+    return np.concatenate([aw * bw - (av * bv).sum(-1, keepdims=True), aw * bv + bw * av + np.cross(av, bv)], axis=-1)
 
 
 def _rotate(q: FloatArray, v: FloatArray) -> FloatArray:

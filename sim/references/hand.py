@@ -34,13 +34,13 @@ class Points:
     def jacobian(self, directions: FloatArray) -> FloatArray:
         """Derivative (B, P, J) of the points' positions along directions (B, P, 3) by the joints.
 
-        A hinge moves p with a x (p - c), so along n it moves it with a . ((p - c) x n), p - c measured from its anchor.
+        A hinge moves p with a x (p - c), so along n it moves it with a . ((p - c) x n), p - c measured from
+        its anchor.
         """
-        turn = np.cross(self.position, directions)
-        hinge = np.einsum("bja,bpa->bpj", self.axis, turn)
-        hinge -= np.einsum("bja,bpa->bpj", np.cross(self.axis, self.anchor), directions)
-        slide = np.einsum("bja,bpa->bpj", self.axis, directions)
-        return np.where(self.slides, slide, hinge) * self.moves
+        axis = self.axis.transpose(0, 2, 1)
+        moment = np.cross(self.axis, self.anchor).transpose(0, 2, 1)
+        hinge = np.matmul(np.cross(self.position, directions), axis) - np.matmul(directions, moment)
+        return np.where(self.slides, np.matmul(directions, axis), hinge) * self.moves
 
     def select(self, index: slice) -> Points:
         """Some of the points."""
@@ -113,7 +113,7 @@ class Hand:
         return float(max(radii))
 
     def _link_points(self) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
-        """Bodies (P,), local positions (P, 3) and radii (P,) of points on the colliding capsules and boxes."""
+        """Bodies (P,), local positions (P, 3) and radii (P,) of points in colliding capsules and boxes."""
         bodies, local, radius = [], [], []
         for g in range(self.model.ngeom):
             if not self.model.geom_contype[g]:

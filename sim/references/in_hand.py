@@ -15,23 +15,24 @@ from sim.references.shapes import signed_distance
 
 FloatArray = NDArray[np.float64]
 
-_STEP = np.radians(2.0)
+_STEP = np.radians(4.0)
 _MISS, _CLEAR, _CHANGE = 0.5e-3, 0.5e-3, 0.5
 
 
 def turn_in_hand(
     hand: Hand, shape: ObjectSpec, grasps: Sequence[Grasp], angle: float
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Joints that turn the object of each grasp about the vertical, from -angle/2 to angle/2 rad around the grasp.
+    """Joints that turn the object of each grasp about the vertical, from -angle/2 to angle/2 rad.
 
-    A tip rolls on the surface without slipping: as the finger does not turn with the object, its centre moves with the
-    velocity of the object's surface under it, w x (c - r n), and stays one radius from the surface.
+    A tip rolls on the surface without slipping: as the finger does not turn with the object, its centre moves
+    with the velocity of the object's surface under it, w x (c - r n), and stays one radius from the surface.
 
     Args:
         hand: its batch must be as large as the number of grasps.
 
     Returns:
-        Angles (K,) in rad, joints (B, K, J), and whether the hand reaches all of them within 1 mm, clear of the object (B,).
+        Angles (K,) in rad, joints (B, K, J), and whether the hand reaches all of them within 1 mm, clear of
+        the object (B,).
     """
     knots = int(np.ceil(angle / 2 / _STEP))
     step = angle / 2 / knots
@@ -90,7 +91,7 @@ def _follow(
         rows.append((depth * active, -links.jacobian(normal) * active[..., None]))
         return np.concatenate([r for r, _ in rows], axis=1), np.concatenate([j for _, j in rows], axis=1)
 
-    joints, _ = least_squares(residual, joints, lower, upper, 6)
+    joints, _ = least_squares(residual, joints, lower, upper, 5)
     points = hand.points(joints)
     miss = np.linalg.norm(points.position[:, :k] - centres, axis=-1).max(axis=1)
     gap = (_distance(shape, points.position[:, k:], turned)[0] - hand.radius).min(axis=1)

@@ -16,9 +16,9 @@ def least_squares(
 ) -> tuple[FloatArray, FloatArray]:
     """Minimise |r(x)|^2 for each of B problems over lower <= x <= upper.
 
-    Each problem has its own damping: divided by 3 after a step that helps, times 4 after one that does not (which is
-    undone). Steps are projected on the bounds (Nocedal and Wright, Numerical Optimization, 10.3 and 16.7); variables at a
-    bound that the gradient pushes outwards do not take part in the step.
+    Each problem has its own damping: divided by 3 after a step that helps, times 4 after one that does not
+    (which is undone). Steps are projected on the bounds (Nocedal and Wright, Numerical Optimization, 10.3
+    and 16.7); variables at a bound that the gradient pushes outwards do not take part in the step.
 
     Args:
         residual: x (B, N) -> r (B, M) and its Jacobian (B, M, N).
@@ -34,7 +34,7 @@ def least_squares(
     damping = np.full(len(x), 1.0)
     eye = np.eye(x.shape[1])
     for _ in range(iterations):
-        gradient = np.einsum("bmn,bm->bn", jac, r)
+        gradient = np.matmul(r[:, None, :], jac)[:, 0]
         held = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
         free = np.where(held, 0.0, 1.0)
         part = jac * free[:, None, :]

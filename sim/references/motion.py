@@ -130,7 +130,7 @@ def _sideways(generator: np.random.Generator) -> FloatArray:
 
 
 def _turn(generator: np.random.Generator, palm: Rotation) -> Rotation:
-    """A turn of 20 to 57 degrees about the vertical, or about a tilted axis as far as the hand stays below `STEEPEST`."""
+    """A turn about the vertical, or about a tilted axis where the hand then stays below `STEEPEST`."""
     angle = _signed(generator, *TURN)
     tilt, heading = generator.uniform(0.3, 1.2), generator.uniform(-np.pi, np.pi)
     axis = np.array([np.sin(tilt) * np.cos(heading), np.sin(tilt) * np.sin(heading), np.cos(tilt)])
@@ -142,7 +142,11 @@ def _turn(generator: np.random.Generator, palm: Rotation) -> Rotation:
 
 
 def _carry(
-    place: tuple[FloatArray, Rotation], raised: FloatArray, moved: FloatArray, sideways: FloatArray, turn: Rotation
+    place: tuple[FloatArray, Rotation],
+    raised: FloatArray,
+    moved: FloatArray,
+    sideways: FloatArray,
+    turn: Rotation,
 ) -> tuple[FloatArray, Rotation]:
     position = place[0] + moved[:, None] * sideways
     position[:, 2] += raised

@@ -98,13 +98,9 @@ def repair(
     if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
         raise RepairError(f"rate {rate:g} Hz; expected {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz")
     if not (np.isfinite(max_gap_s) and max_gap_s >= 0 and np.isfinite(smooth_s) and smooth_s >= 0):
-        raise RepairError(
-            f"max_gap_s {max_gap_s:g} and smooth_s {smooth_s:g} must be finite and not negative"
-        )
+        raise RepairError(f"max_gap_s {max_gap_s:g} and smooth_s {smooth_s:g} must be finite and not negative")
     report = Repair()
-    data: dict[str, Any] = {
-        key: _normalised(key, values, report) for key, values in streams(reference).items()
-    }
+    data: dict[str, Any] = {key: _normalised(key, values, report) for key, values in streams(reference).items()}
     for values in data.values():
         if reference.valid is not None:
             values[~reference.valid] = np.nan
@@ -119,9 +115,7 @@ def repair(
     if abs(rate - reference.rate_hz) > 1e-9:
         report.resampled = (reference.rate_hz, rate)
         at = np.arange(int(np.floor(times[-1] * rate + 1e-6)) + 1) / rate
-        data = {
-            key: _interpolate(key, values, times, np.minimum(at, times[-1])) for key, values in data.items()
-        }
+        data = {key: _interpolate(key, values, times, np.minimum(at, times[-1])) for key, values in data.items()}
     if "joint_pos" in data:
         data["joint_pos"] = _clip(reference, data["joint_pos"], max_clip, report)
     text = "; ".join(part for part in (reference.repaired, str(report)) if part)
@@ -140,9 +134,7 @@ def split_gaps(reference: Reference, max_gap_s: float = 0.25, min_length_s: floa
     if not gaps:
         return [reference]
     starts, stops = [0] + [b for _, b in gaps], [a for a, _ in gaps] + [reference.num_frames]
-    kept = [
-        (a, b) for a, b in zip(starts, stops, strict=True) if (b - a - 1) / reference.rate_hz >= min_length_s
-    ]
+    kept = [(a, b) for a, b in zip(starts, stops, strict=True) if (b - a - 1) / reference.rate_hz >= min_length_s]
     if not kept:
         raise RepairError(f"reference {reference.name!r}: no piece between gaps lasts {min_length_s:g} s")
     pieces = []
@@ -151,9 +143,7 @@ def split_gaps(reference: Reference, max_gap_s: float = 0.25, min_length_s: floa
         valid = None if reference.valid is None else reference.valid[a:b]
         text = f"frames {a} to {b - 1} of {reference.name}, cut at gaps over {max_gap_s:g} s"
         text = "; ".join(part for part in (reference.repaired, text) if part)
-        pieces.append(
-            replace(reference, name=f"{reference.name}_{number:02d}", valid=valid, repaired=text, **data)
-        )
+        pieces.append(replace(reference, name=f"{reference.name}_{number:02d}", valid=valid, repaired=text, **data))
     return pieces
 
 
@@ -163,22 +153,21 @@ def _tracks(key: str, values: np.ndarray) -> np.ndarray:
 
 
 def _gone(key: str, values: np.ndarray) -> np.ndarray:
-    """(T, tracks) bool: no data."""
-    return ~np.isfinite(_tracks(key, values)).all(axis=2)
+    """(T, tracks) bool: no data, or numbers that no hand has in any unit."""
+    return ~(np.abs(_tracks(key, values)) < 1e6).all(axis=2)
 
 
 def _normalised(key: str, values: np.ndarray, report: Repair) -> np.ndarray:
     values = values.copy()
-    gone = _gone(key, values)
+    _tracks(key, values)[_gone(key, values)] = np.nan
     if key in _POSES:
         norm = np.linalg.norm(values[:, 3:], axis=1)
-        gone[:, 0] |= ~((norm > 0.5) & (norm < 2.0))  # says nothing about a direction
-        good = np.flatnonzero(~gone[:, 0])
+        values[~((norm > 0.5) & (norm < 2.0))] = np.nan  # says nothing about a direction
+        good = np.flatnonzero(~_gone(key, values)[:, 0])
         off = np.abs(norm[good] - 1) > 1e-4
         if off.any():
             report.normalised[key] = int(off.sum())
         values[good, 3:] = continuous(values[good, 3:] / norm[good, None])
-    _tracks(key, values)[gone] = np.nan
     return values
 
 
@@ -191,9 +180,7 @@ def continuous(quaternions: np.ndarray) -> np.ndarray:
 def _drop_outliers(key: str, values: np.ndarray, rate: float, report: Repair) -> None:
     """Hampel filter: values far from the running median, measured by the spread around it, become NaN."""
     if key in _POSES:
-        floor = np.array(
-            [_SPIKE_FLOOR["m"]] * 3 + [_SPIKE_FLOOR["rad"] / 2] * 4
-        )  # a quaternion turns half the angle
+        floor = np.array([_SPIKE_FLOOR["m"]] * 3 + [_SPIKE_FLOOR["rad"] / 2] * 4)  # a quaternion turns half the angle
     else:
         floor = np.array(_SPIKE_FLOOR["rad" if key == "joint_pos" else "m"])
     window = 2 * max(2, round(0.05 * rate)) + 1
@@ -203,9 +190,9 @@ def _drop_outliers(key: str, values: np.ndarray, rate: float, report: Repair) ->
         good = np.flatnonzero(np.isfinite(tracks[:, track]).all(axis=1))
         if len(good) < window:
             continue
-        residual = np.abs(
-            tracks[good, track] - median_filter(tracks[good, track], size=(window, 1), mode="nearest")
-        )
+        extended = _extended(tracks[good, track], window // 2)
+        middle = median_filter(extended, size=(window, 1))[window // 2 : -(window // 2)]
+        residual = np.abs(tracks[good, track] - middle)
         spread = 1.4826 * np.median(residual, axis=0)
         wild = (residual > np.maximum(floor, _SPIKE_SCALE * spread)).any(axis=1)
         for start, stop in runs(wild):
@@ -215,6 +202,18 @@ def _drop_outliers(key: str, values: np.ndarray, rate: float, report: Repair) ->
         touched[good[wild]] = True
     if touched.any():
         report.outliers[key] = int(touched.sum())
+
+
+def _extended(track: np.ndarray, half: int) -> np.ndarray:
+    """(N, D) with ``half`` more samples at both ends, on a line through the end that no outlier tilts."""
+
+    def before(end: np.ndarray) -> np.ndarray:
+        slope = np.median(np.diff(end, axis=0), axis=0)
+        level = np.median(end - slope * np.arange(len(end))[:, None], axis=0)
+        return level + slope * np.arange(-half, 0)[:, None]
+
+    count = 2 * half + 1
+    return np.concatenate([before(track[:count]), track, before(track[::-1][:count])[::-1]])
 
 
 def _trim(reference: Reference, data: dict[str, np.ndarray], report: Repair) -> dict[str, np.ndarray]:

@@ -61,9 +61,7 @@ class Residual:
         )
 
 
-def retarget(
-    reference: Reference, robot: Robot, config: RetargetConfig | None = None
-) -> tuple[Reference, Residual]:
+def retarget(reference: Reference, robot: Robot, config: RetargetConfig | None = None) -> tuple[Reference, Residual]:
     """Return the clip with finger joints and palm pose of ``robot``, and how well they fit.
 
     The keypoints stay in the result beside the joints. Keypoints that the robot does not mark (the little
@@ -125,9 +123,7 @@ def _need(reference: Reference, robot: Robot, config: RetargetConfig) -> np.ndar
     if missing_frames(reference).any():
         raise RetargetError(f"{name} has missing frames; repair it first")
     if reference.side != robot.side:
-        raise RetargetError(
-            f"{name} is of a {reference.side} hand; robot {robot.name!r} is a {robot.side} hand"
-        )
+        raise RetargetError(f"{name} is of a {reference.side} hand; robot {robot.name!r} is a {robot.side} hand")
     if config.wrist not in ("fit", "given"):
         raise RetargetError(unknown("wrist mode", config.wrist, ("fit", "given")))
     if config.scale is not None and not config.scale > 0:

@@ -1,4 +1,4 @@
-"""Signed distance of points to an object made of primitives, with its gradient: what grasp synthesis feels with."""
+"""Signed distance of points to an object made of primitives, with its gradient: grasp synthesis's touch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TINY = 1e-12
 
 
 def signed_distance(shape: ObjectSpec, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Distance (...,) in m of points (..., 3) in the object frame, negative inside, and its unit gradient (..., 3).
+    """Distance (...,) in m of points (..., 3) in the object frame, negative inside, and its gradient (..., 3).
 
     The union of the geoms is the minimum of their distances: exact outside, a lower bound inside overlaps.
     """

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from sim.camera import SceneRenderer, caption, write_video
 from sim.objects import get_object
 from sim.references.format import HUMAN, Reference
+from sim.references.kinematics import couplings
 from sim.robots import get_robot
 
 # (from, to) keypoints of what is drawn of a human hand: the palm's outline and the fingers.
@@ -75,9 +76,7 @@ def plot(reference: Reference, path: Path) -> Path:
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, ncols=2)
-    figure.suptitle(
-        f"{reference.name}: {reference.robot}, {reference.object}, {reference.rate_hz:g} Hz", fontsize=11
-    )
+    figure.suptitle(f"{reference.name}: {reference.robot}, {reference.object}, {reference.rate_hz:g} Hz", fontsize=11)
     figure.savefig(path, dpi=100, format="png")
     return path
 
@@ -129,6 +128,8 @@ def _scene(reference: Reference) -> tuple[mujoco.MjModel, np.ndarray]:
         joints |= _columns(robot.finger_joints, reference.joints(robot.finger_joints))
         for name, values in joints.items():
             qpos[:, model.joint(name).qposadr[0]] = values
+        for pair in couplings(model):
+            qpos[:, pair.follower] = pair.place(qpos[:, pair.leader])
     return model, qpos
 
 

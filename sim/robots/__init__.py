@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
+import os
+from functools import cache
 
 from robolearn.errors import unknown
-from sim.robots import allegro
+from sim.robots import allegro, shadow
 from sim.robots.errors import AssetNotAvailable, RobotModelError, UnknownRobot
 from sim.robots.robot import Robot
 
 __all__ = ["AssetNotAvailable", "Robot", "RobotModelError", "UnknownRobot", "get_robot", "list_robots"]
 
-_MAKERS = {"allegro": allegro.make}
+_SHIPPED = {"allegro": allegro.make}
+_ASSETS = {"shadow": shadow.make}
 _SIDES = ("right", "left")
 _BASES = ("floating", "fixed")
 
 
 def list_robots() -> list[str]:
     """Names of all robots, including those whose model has to be installed first."""
-    return sorted(_MAKERS)
+    return sorted([*_SHIPPED, *_ASSETS])
 
 
-@lru_cache(maxsize=None)
-def get_robot(name: str, side: str = "right", base: str = "floating") -> Robot:
-    """Return a robot by name.
+@cache
+def get_robot(
+    name: str, side: str = "right", base: str = "floating", path: str | os.PathLike[str] | None = None
+) -> Robot:
+    """Return a robot by name; the same arguments give the same object.
+
+    Args:
+        name: one of `list_robots`.
+        side: "right" or "left".
+        base: "floating" (six wrist joints place the palm) or "fixed" (the palm frame is the world frame).
+        path: folder of the model, for a robot that is not shipped with the platform.
 
     Raises:
         UnknownRobot: no robot, side or base of that name.
         AssetNotAvailable: the model is not shipped and was not found on this machine.
     """
-    for kind, value, choices in (("robot", name, list(_MAKERS)), ("side", side, _SIDES), ("base", base, _BASES)):
+    for kind, value, choices in (
+        ("robot", name, list_robots()),
+        ("side", side, _SIDES),
+        ("base", base, _BASES),
+    ):
         if value not in choices:
             raise UnknownRobot(unknown(kind, value, choices))
-    return _MAKERS[name](side, base)
+    if name in _ASSETS:
+        return _ASSETS[name](side, base, path)
+    if path is not None:
+        raise UnknownRobot(f"robot {name!r} is shipped with the platform and takes no path")
+    return _SHIPPED[name](side, base)

@@ -18,8 +18,8 @@ FloatArray = NDArray[np.float64]
 class Robot:
     """One robot model: names in command order, limits, and the landmarks of the hand.
 
-    The palm frame is the frame of `palm_site`. For a floating hand it is the frame that the wrist joints move: with all
-    of them at zero it is the world frame. Arrays are read-only.
+    The palm frame is the frame of `palm_site`. For a floating hand it is the frame that the wrist joints
+    move: with all of them at zero it is the world frame. Arrays are read-only.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Robot:
     """Centres of the fingertips: index, middle, ring, (little,) thumb."""
     palm_site: str
     keypoint_sites: Mapping[str, int]
-    """Site -> index among the 21 human hand keypoints (0 wrist, 1-4 thumb, 5-8 index, ... 17-20 little finger)."""
+    """Site -> index among the 21 human hand keypoints: 0 wrist, 1-4 thumb, 5-8 index, ... 17-20 little."""
     lower: FloatArray
     """(J,) lower joint limits, m for slides and rad for hinges."""
     upper: FloatArray
@@ -49,7 +49,7 @@ class Robot:
     """Makes the specification returned by `spec`."""
 
     def spec(self) -> mujoco.MjSpec:
-        """Return a fresh, editable specification of the robot alone: position actuators, no floor, keyframe "home"."""
+        """Return a fresh, editable specification: position actuators, keyframe "home", no floor."""
         return self.build()
 
     def mjcf(self) -> str:
@@ -61,9 +61,9 @@ class Robot:
     def wrist_pose_to_joints(self, pose: FloatArray) -> FloatArray:
         """Wrist joints that place the palm: (T, 7) or (7,) m + wxyz in the world -> (T, 6) or (6,) m, rad.
 
-        The rotation is R = Rx(a) Ry(b) Rz(c). Of the equivalent triples the one closest to the previous frame is
-        taken, so that a motion gives continuous joints; the first frame has |b| <= pi/2. The triple is not unique where
-        |b| = pi/2, the back of the hand pointing along the world x axis.
+        The rotation is R = Rx(a) Ry(b) Rz(c). Of the equivalent triples the one closest to the previous
+        frame is taken, so that a motion gives continuous joints; the first frame has |b| <= pi/2. The triple
+        is not unique where |b| = pi/2, the back of the hand pointing along the world x axis.
 
         Raises:
             RobotModelError: the base is fixed.
@@ -132,7 +132,9 @@ def robot_from_spec(
             raise RobotModelError(f"{name}: actuator {model.actuator(i).name!r} does not drive a joint")
         joints.append(int(model.actuator_trnid[i, 0]))
     names = tuple(model.joint(j).name for j in joints)
-    unlimited = [n for i, n in enumerate(names) if not (model.actuator_ctrllimited[i] and model.actuator_forcelimited[i])]
+    unlimited = [
+        n for i, n in enumerate(names) if not (model.actuator_ctrllimited[i] and model.actuator_forcelimited[i])
+    ]
     if unlimited:
         raise RobotModelError(f"{name}: actuators without position and force limits on {', '.join(unlimited)}")
     if "home" not in [model.key(k).name for k in range(model.nkey)]:

@@ -23,6 +23,7 @@ from sim.tasks.tracking_motions import ClipConfig, clips_for
 from sim.tasks.tracking_scene import TIMESTEP, make_world, scene_spec
 from sim.terms import noise, tracking
 from sim.terms.actions import ResidualTracking
+from sim.terms.landmarks import hand_landmarks
 
 
 class DexTrackError(RobolearnError):
@@ -124,7 +125,7 @@ def declare(
         noise=_noise() if config.sensor_noise else {},
         randomizers={name: _randomizer(name, bounds) for name, bounds in config.randomize.items()},
         command_delay=(config.command_delay[0], config.command_delay[1]),
-        derived=tracking.DERIVED,
+        derived={**hand_landmarks(robot), **tracking.DERIVED},
         baselines=baselines(robot),
         success="tight",
         report=("tight", "strict", "loose", "T_err_cm", "max_T_err_cm", "R_err_deg", "final_angle_deg", "E_wrist", "E_finger"),
@@ -180,12 +181,9 @@ POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
 
 def _measured(robot: Robot) -> tuple[Channel, ...]:
     joints = robot.joint_names
-    tips = robot.fingertip_sites
     return (
         Channel("joint_pos", (len(joints),), "rad or m", kind="state/joint/position", elements=joints),
         Channel("joint_vel", (len(joints),), "rad/s or m/s", kind="state/joint/velocity", elements=joints),
-        Channel("palm_pose", (7,), "m+wxyz", "world", kind="state/body/pose", elements=POSE),
-        Channel("fingertip_pos", (len(tips), 3), "m", "world", kind="state/body/position"),
         Channel("object_pose", (7,), "m+wxyz", "world", kind="state/body/pose", elements=POSE),
         Channel("object_vel", (6,), "m/s+rad/s", "world+object", kind="state/body/velocity"),
     )

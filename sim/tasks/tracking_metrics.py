@@ -36,14 +36,17 @@ class TrackingMetrics:
         self._max_distance = torch.zeros(num_worlds)
         self._last_angle = torch.zeros(num_worlds)
         self._steps = torch.zeros(num_worlds)
+        self._whole = torch.zeros(num_worlds, dtype=torch.bool)  # begun at the clip's first frame
 
     def update(self, c: Channels) -> None:
+        # taken at the start: a world that diverges has drawn its next start by the time it is finished
+        self._whole.copy_(torch.where(self._steps == 0, self._goal.first_frame == 0, self._whole))
         error = c["joint_error"]
         half = self._wrist // 2
         e_wrist = 0.5 * error[:, :half].norm(dim=1) + 0.5 * error[:, half : self._wrist].norm(dim=1)
         e_finger = error[:, self._wrist :].abs().mean(1)
         self._sums += torch.stack([c["object_distance"], c["object_angle"], e_wrist, e_finger])
-        self._max_distance = torch.maximum(self._max_distance, c["object_distance"])
+        self._max_distance.copy_(torch.maximum(self._max_distance, c["object_distance"]))
         self._last_angle.copy_(c["object_angle"])
         self._steps += 1
 
@@ -52,7 +55,7 @@ class TrackingMetrics:
         largest, last_angle = self._max_distance[ids].clone(), self._last_angle[ids].clone()
         hand = 0.5 * e_wrist + 0.5 * e_finger
         complete = self._goal.timed_out()[ids]
-        whole = torch.where(self._goal.first_frame[ids] == 0, 1.0, torch.nan)
+        whole = torch.where(self._whole[ids], 1.0, torch.nan)
         self._sums[:, ids] = 0.0
         self._max_distance[ids] = 0.0
         self._steps[ids] = 0.0
@@ -80,6 +83,7 @@ class TrackingMetrics:
             "max_distance": self._max_distance.clone(),
             "last_angle": self._last_angle.clone(),
             "steps": self._steps.clone(),
+            "whole": self._whole.clone(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -87,3 +91,4 @@ class TrackingMetrics:
         self._max_distance.copy_(state["max_distance"])
         self._last_angle.copy_(state["last_angle"])
         self._steps.copy_(state["steps"])
+        self._whole.copy_(state["whole"])

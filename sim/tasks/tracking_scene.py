@@ -15,7 +15,7 @@ TIMESTEP = 1.0 / 120.0
 
 
 def scene_spec(robot: Robot, object_name: str) -> mujoco.MjSpec:
-    """MJCF of one scene; palm and fingertips are read through frame sensors, which every engine computes."""
+    """MJCF of one scene."""
     spec = robot.spec()
     spec.modelname = f"{robot.name}_{robot.side}_{object_name}"
     spec.option.timestep = TIMESTEP
@@ -28,7 +28,6 @@ def scene_spec(robot: Robot, object_name: str) -> mujoco.MjSpec:
         friction=[1.0, 0.01, 0.001],
     )
     get_object(object_name).add_to(spec, body_name=OBJECT)
-    _frame_sensors(spec, robot)
     spec.worldbody.add_light(pos=[0.3, -0.4, 1.2], dir=[-0.2, 0.3, -1.0], castshadow=False)
     for key in list(spec.keys):
         spec.delete(key)  # a robot's keyframe does not know the object
@@ -55,23 +54,10 @@ def make_world(robot: Robot, objects: list[tuple[str, int]], threads: int) -> Wo
         physics = MujocoCpu(compile_scene(robot, name), count, threads)
         shards.append(Shard(physics, start, start + count, name))
         start += count
-    tips = tuple(f"sense_{site}" for site in robot.fingertip_sites)
-    joint = "joint"
     sources = {
-        "joint_pos": Source("qpos", joint, robot.joint_names),
-        "joint_vel": Source("qvel", joint, robot.joint_names),
-        "object_pose": Source("qpos", joint, (OBJECT,)),
-        "object_vel": Source("qvel", joint, (OBJECT,)),
-        "palm_pose": Source("sensordata", "sensor", ("sense_palm_position", "sense_palm_orientation")),
-        "fingertip_pos": Source("sensordata", "sensor", tips, (len(tips), 3)),
+        "joint_pos": Source("qpos", "joint", robot.joint_names),
+        "joint_vel": Source("qvel", "joint", robot.joint_names),
+        "object_pose": Source("qpos", "joint", (OBJECT,)),
+        "object_vel": Source("qvel", "joint", (OBJECT,)),
     }
     return World(shards, sources)
-
-
-def _frame_sensors(spec: mujoco.MjSpec, robot: Robot) -> None:
-    site = mujoco.mjtObj.mjOBJ_SITE
-    position, orientation = mujoco.mjtSensor.mjSENS_FRAMEPOS, mujoco.mjtSensor.mjSENS_FRAMEQUAT
-    spec.add_sensor(name="sense_palm_position", type=position, objtype=site, objname=robot.palm_site)
-    spec.add_sensor(name="sense_palm_orientation", type=orientation, objtype=site, objname=robot.palm_site)
-    for tip in robot.fingertip_sites:
-        spec.add_sensor(name=f"sense_{tip}", type=position, objtype=site, objname=tip)

@@ -1,13 +1,11 @@
 """Terms of reference tracking: a hand follows a recorded hand, and its object a recorded object.
 
 Channels used here (N worlds, J joints, K fingertips, L frames of reference; frame 0 is now, frame 1 the next step):
-``joint_pos`` (N, J), ``joint_vel`` (N, J), ``fingertip_pos`` (N, K, 3), ``palm_pose`` (N, 7), ``object_pose`` (N, 7),
-``object_vel`` (N, 6), ``reference_joint_pos`` (N, L, J), ``reference_object_pose`` (N, L, 7); positions in the world.
+``joint_pos`` (N, J), ``joint_vel`` (N, J), ``object_pose`` (N, 7), ``object_vel`` (N, 6), ``reference_joint_pos``
+(N, L, J), ``reference_object_pose`` (N, L, 7), and the landmarks of `sim.terms.landmarks`; positions in the world.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 
@@ -48,8 +46,8 @@ def fingertip_to_object(c: Channels) -> torch.Tensor:
 
 
 def palm_to_object(c: Channels) -> torch.Tensor:
-    """(N,) m: distance of the palm's centre from the object's centre."""
-    return (c["palm_center"] - c["object_pose"][:, :3]).norm(dim=-1)
+    """(N,) m: distance of the palm from the object's centre."""
+    return (c["palm_pos"] - c["object_pose"][:, :3]).norm(dim=-1)
 
 
 DERIVED = {
@@ -71,15 +69,10 @@ def channel(c: Channels, name: str, scale: float = 1.0) -> torch.Tensor:
     return value if scale == 1.0 else value * scale
 
 
-def wrist_turn(c: Channels, wrist: int) -> torch.Tensor:
-    """(N, 4): palm quaternion; the wrist's hinge angles alone would jump with their branch."""
-    return c["palm_pose"][:, 3:] if wrist else c["palm_pose"][:, :0]
-
-
 def object_in_palm(c: Channels) -> torch.Tensor:
     """(N, 3) m: object centre in the palm frame."""
-    palm = c["palm_pose"]
-    return quat_rotate(quat_conjugate(palm[:, 3:]), c["object_pose"][:, :3] - palm[:, :3])
+    offset = c["object_pose"][:, :3] - c["palm_pos"]
+    return (c["palm_rotation"] * offset.unsqueeze(-1)).sum(1)
 
 
 def object_orientation(c: Channels) -> torch.Tensor:
@@ -174,7 +167,3 @@ def object_lost(c: Channels, distance: float, angle: float) -> torch.Tensor:
     """(N,) bool: the object is further than ``distance`` (m) or ``angle`` (rad) from its reference."""
     return (c["object_distance"] > distance) | (c["object_angle"] > angle)
 
-
-def degrees(angle: float) -> float:
-    """Radians of an angle in degrees."""
-    return math.radians(angle)

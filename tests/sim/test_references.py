@@ -127,8 +127,8 @@ def test_bad_files_are_refused_by_name(tmp_path: Path) -> None:
     bad = {
         "truncated": (data[: len(data) // 2], "truncated or corrupt"),
         "flipped": (data[:600] + bytes(64) + data[664:], "truncated or corrupt"),
-        "empty": (b"", "truncated or corrupt"),
-        "text": (b"frame,x,y\n1,2,3\n", "pickled objects"),
+        "empty": (b"", "not an .npz archive"),
+        "text": (b"frame,x,y\n1,2,3\n", "not an .npz archive"),
     }
     for name, (content, message) in bad.items():
         file = tmp_path / f"{name}.npz"
@@ -183,11 +183,7 @@ def test_load_folder_filters_and_checks(tmp_path: Path) -> None:
 def test_good_clips_pass() -> None:
     check(clip())
     check(human_clip())
-    check(
-        replace(
-            clip(), joint_names=ROBOT.finger_joints[::-1], joint_pos=clip().joints(ROBOT.finger_joints[::-1])
-        )
-    )
+    check(replace(clip(), joint_names=ROBOT.finger_joints[::-1], joint_pos=clip().joints(ROBOT.finger_joints[::-1])))
 
 
 def xyzw(pose: np.ndarray) -> np.ndarray:
@@ -243,9 +239,7 @@ def turned_about_z(degrees: float) -> np.ndarray:
         (moved_hand(1.0, 1.0), "wrist_pose", 0, "world frame"),
     ],
 )  # fmt: skip
-def test_problems_name_field_frame_and_value(
-    bad: Reference, field: str, frame: int | None, message: str
-) -> None:
+def test_problems_name_field_frame_and_value(bad: Reference, field: str, frame: int | None, message: str) -> None:
     found = [p for p in problems(bad) if p.field == field and re.search(message, p.message)]
     assert found, [str(p) for p in problems(bad)]
     assert found[0].frame == frame
@@ -275,17 +269,17 @@ def test_noise_gaps_and_outliers_at_any_rate(rate: float) -> None:
     noisy["wrist_pose"][10:13] = np.nan
     noisy["object_pose"][40, :3] += 0.3  # one frame elsewhere
     noisy["wrist_pose"][20:, 3:] *= -1  # the same rotation
-    noisy["joint_pos"][25, 3] = 3.0
+    noisy["joint_pos"][[25, -1], 3] = 3.0
     valid = np.ones(truth.num_frames, dtype=bool)
     valid[:2] = False
     recording = replace(truth, valid=valid, **noisy)
     repaired, report = repair(recording, rate_hz=60.0)
-    assert report.trimmed == 2
+    assert report.trimmed == 3
     assert report.filled["wrist_pose"] == 3
-    assert report.outliers == {"object_pose": 1, "joint_pos": 1}
+    assert report.outliers == {"object_pose": 1, "joint_pos": 2}
     assert report.resampled == ((rate, 60.0) if rate != 60 else None)
     assert repaired.repaired == str(report) and "\n" not in str(report)
-    assert "trimmed 2" in str(report) and "joint_pos 1 frame" in str(report)
+    assert "trimmed 3" in str(report) and "joint_pos 2 frames" in str(report)
     assert repaired.rate_hz == 60.0 and problems(repaired) == []
 
     shift = 2 / rate
@@ -294,9 +288,7 @@ def test_noise_gaps_and_outliers_at_any_rate(rate: float) -> None:
     wanted = np.stack([np.interp(times, at, truth.object_pose[:, i]) for i in range(3)], axis=1)
     assert np.linalg.norm(repaired.object_pose[:, :3] - wanted, axis=1).mean() < 0.004
     assert np.allclose(np.linalg.norm(repaired.wrist_pose[:, 3:], axis=1), 1)
-    wanted = np.stack(
-        [np.interp(times, at, column) for column in truth.joints(ROBOT.finger_joints).T], axis=1
-    )
+    wanted = np.stack([np.interp(times, at, column) for column in truth.joints(ROBOT.finger_joints).T], axis=1)
     assert np.abs(repaired.joints(ROBOT.finger_joints) - wanted).mean() < 0.015  # from 0.024
 
 
@@ -382,9 +374,7 @@ def test_make_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RobolearnError, match="--force"):
         robolearn_reference(*arguments)
     assert (
-        robolearn_reference(
-            "make", tmp_path / "set", "--clips", 1, "--objects", "cube", "--splits", "train", "--force"
-        )
+        robolearn_reference("make", tmp_path / "set", "--clips", 1, "--objects", "cube", "--splits", "train", "--force")
         == 0
     )
     assert len(load_folder(tmp_path / "set")) == 1
@@ -409,8 +399,6 @@ def test_retarget_and_view_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     repair(clip(frames=21))[0].save(tmp_path / "short.npz")
     assert robolearn_reference("view", tmp_path / "short.npz", "--json") == 0
     report = last_json(capsys)
-    assert (
-        Path(report["video"]).stat().st_size > 1000 and Path(report["picture"]).read_bytes()[:4] == b"\x89PNG"
-    )
+    assert Path(report["video"]).stat().st_size > 1000 and Path(report["picture"]).read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ReferenceError, match="missing frames"):
         robolearn_reference("view", tmp_path / "human.npz")

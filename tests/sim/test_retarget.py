@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import mujoco
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -11,10 +12,10 @@ from scipy.spatial.transform import Rotation
 from sim.references.check import problems
 from sim.references.fit import RetargetConfig
 from sim.references.format import HUMAN, KEYPOINT_NAMES, Reference, palm_pose
-from sim.references.kinematics import robot_keypoints
+from sim.references.kinematics import couplings, robot_keypoints
 from sim.references.repair import repair
 from sim.references.retarget import RetargetError, retarget
-from sim.robots import Robot, get_robot
+from sim.robots import AssetNotAvailable, Robot, get_robot
 
 RATE = 60.0
 
@@ -29,9 +30,7 @@ def robot_motion(robot: Robot, frames: int = 120, seed: int = 0) -> Reference:
     swing = 0.6 * np.sin(2 * np.pi * 0.4 * t + phase[0]) + 0.3 * np.sin(2 * np.pi * 0.8 * t + phase[1])
     joints = (lower + upper) / 2 + 0.9 * (upper - lower) / 2 * swing
     position = np.concatenate([0.1 * np.sin(t), 0.1 * np.cos(1.3 * t), 0.3 + 0.1 * np.sin(0.7 * t)], axis=1)
-    turn = Rotation.from_rotvec(
-        np.concatenate([np.sin(t), 0.5 * np.cos(1.5 * t), 1.2 * np.sin(t / 2)], axis=1)
-    )
+    turn = Rotation.from_rotvec(np.concatenate([np.sin(t), 0.5 * np.cos(1.5 * t), 1.2 * np.sin(t / 2)], axis=1))
     wrist = np.concatenate([position, turn.as_quat(scalar_first=True)], axis=1)
     cube = np.tile([0, 0, 0.03, 1, 0, 0, 0], (frames, 1))
     return Reference("swing", robot.name, robot.side, RATE, "cube", wrist, cube, robot.finger_joints, joints)
@@ -40,7 +39,8 @@ def robot_motion(robot: Robot, frames: int = 120, seed: int = 0) -> Reference:
 def as_human(motion: Reference, robot: Robot, scale: float = 1.0, noise: float = 0.0) -> Reference:
     """What a camera would see if a hand of the robot's shape, ``scale`` times its size, made the motion."""
     points = robot_keypoints(motion, robot)
-    points[:, 17:] = 2 * points[:, 13:17] - points[:, 9:13]  # a little finger beside the ring finger
+    if np.isnan(points[:, 17:]).any():
+        points[:, 17:] = 2 * points[:, 13:17] - points[:, 9:13]  # a little finger beside the ring finger
     points = points[:, :1] + scale * (points - points[:, :1])
     points += np.random.default_rng(1).normal(0, noise, points.shape)
     wrist = palm_pose(points, motion.side)
@@ -72,9 +72,7 @@ def human_pinch(frames: int = 90) -> Reference:
     points = Rotation.from_euler("y", 20, degrees=True).apply(points.reshape(-1, 3)).reshape(points.shape)
     points += [0.0, 0.0, 0.25]
     cube = np.tile([0.1, 0.05, 0.03, 1, 0, 0, 0], (frames, 1))
-    return Reference(
-        "pinch", HUMAN, "right", RATE, "cube", palm_pose(points, "right"), cube, keypoints=points
-    )
+    return Reference("pinch", HUMAN, "right", RATE, "cube", palm_pose(points, "right"), cube, keypoints=points)
 
 
 def joint_error(moved: Reference, motion: Reference, robot: Robot) -> np.ndarray:
@@ -94,6 +92,32 @@ def test_recovers_the_joints_of_a_robot_motion(side: str, scale: float) -> None:
     assert residual.seconds < 5.0
     if scale == 1.0:
         assert np.linalg.norm(moved.wrist_pose[:, :3] - motion.wrist_pose[:, :3], axis=1).max() < 0.003
+
+
+def test_five_fingers_with_coupled_joints() -> None:
+    try:
+        robot = get_robot("shadow")
+    except AssetNotAvailable as error:
+        pytest.skip(str(error))
+    motion = robot_motion(robot, frames=60)
+    moved, residual = retarget(as_human(motion, robot, 0.9), robot, RetargetConfig(contact=False))
+    fingers = [i for i, name in enumerate(robot.finger_joints) if not name.startswith("WRJ")]  # before the palm
+    assert joint_error(moved, motion, robot)[:, fingers].mean() < 0.01
+    assert residual.max_mm < 1.0
+
+
+def test_coupled_joints_are_read_from_the_model() -> None:
+    model = mujoco.MjModel.from_xml_string(
+        """<mujoco><worldbody>
+          <body><joint name="a" ref="0.1"/><geom size="0.01"/>
+            <body><joint name="b" ref="0.2"/><geom size="0.01"/></body></body>
+        </worldbody><equality><joint joint1="b" joint2="a" polycoef="0.05 0.5 0.25 0 0"/></equality></mujoco>"""
+    )
+    (pair,) = couplings(model)
+    assert (pair.follower, pair.leader) == (1, 0)
+    a = np.radians(0.1) + 0.4  # MJCF gives angles in degrees
+    assert pair.place(np.array(a)) == pytest.approx(np.radians(0.2) + 0.05 + 0.5 * 0.4 + 0.25 * 0.16)
+    assert pair.slope(np.array(a)) == pytest.approx(0.5 + 2 * 0.25 * 0.4)
 
 
 def test_keeps_a_given_palm_pose() -> None:

@@ -1,4 +1,4 @@
-"""Allegro hand, 16 joints: the right floating hand of `right.xml`, its mirror image, and both on a fixed base."""
+"""Allegro hand, 16 joints: the right floating hand of `right.xml`, its mirror image, a fixed base for both."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def _fix_base(spec: mujoco.MjSpec) -> None:
 def _mirror(spec: mujoco.MjSpec) -> None:
     """Reflect the hand in its x-z plane, in place.
 
-    A reflection in y turns a rotation by (x, y, z) into one by (-x, y, -z). Wrist joints stay in world axes, and the
-    abduction joints keep their axis, as the left hand's URDF has it: positive abduction is towards the thumb on the
-    right hand and away from it on the left.
+    A reflection in y turns a rotation by (x, y, z) into one by (-x, y, -z). Wrist joints stay in world axes,
+    and the abduction joints keep their axis, as the left hand's URDF has it: positive abduction is towards
+    the thumb on the right hand and away from it on the left.
     """
     flip_point = np.array([1.0, -1.0, 1.0])
     flip_axis = np.array([-1.0, 1.0, -1.0])

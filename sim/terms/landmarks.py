@@ -1,0 +1,29 @@
+"""Landmarks of a hand, from its joint positions: derived channels."""
+
+from __future__ import annotations
+
+import torch
+
+from sim.channels import Channels, Derived
+from sim.kinematics import Kinematics
+from sim.robots import Robot
+
+
+def hand_landmarks(robot: Robot) -> dict[str, Derived]:
+    """Derived channels of a hand, by forward kinematics of ``joint_pos`` (N, J).
+
+    ``fingertip_pos`` (N, K, 3) m, ``palm_pos`` (N, 3) m and ``palm_rotation`` (N, 3, 3), all in the world.
+    """
+    tips = len(robot.fingertip_sites)
+    kinematics = Kinematics(robot.spec().compile(), robot.joint_names, (*robot.fingertip_sites, robot.palm_site))
+
+    def landmarks(c: Channels) -> torch.Tensor:
+        position, rotation = kinematics(c["joint_pos"])
+        return torch.cat([position, rotation.flatten(2)], dim=-1)
+
+    return {
+        "landmarks": landmarks,
+        "fingertip_pos": lambda c: c["landmarks"][:, :tips, :3],
+        "palm_pos": lambda c: c["landmarks"][:, tips, :3],
+        "palm_rotation": lambda c: c["landmarks"][:, tips, 3:].unflatten(1, (3, 3)),
+    }

@@ -1,0 +1,37 @@
+"""Shared by all rooms: `robolearn` before MuJoCo (it chooses the renderer), one thread, and small real environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import robolearn  # noqa: F401, I001 - before MuJoCo is imported
+import pytest
+import torch
+
+from sim.env import Env
+from sim.references.generate import generate
+from sim.tasks import make_env
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of noise-free clips, made once: 3 for training and 3 held out, of a cube and a ball."""
+    folder = tmp_path_factory.mktemp("clips")
+    for split in ("train", "heldout"):
+        for clip in generate(["cube", "ball"], clips=3, seed=0, split=split, duration=1.5):
+            clip.save(folder / f"{clip.name}.npz")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(clips: Path) -> Callable[..., Env]:
+    """``small(num_envs=6, task="dex_track", **settings)``: a small real environment on one thread."""
+
+    def make(num_envs: int = 6, task: str = "dex_track", **settings: Any) -> Env:
+        return make_env(task, num_envs, **{"threads": 1, "motions": {"folder": str(clips)}, **settings})
+
+    return make

@@ -1,0 +1,100 @@
+"""Quaternion arithmetic against scipy, at small angles, on the double cover, and under differentiation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from sim import rotations as rot
+
+RNG = np.random.default_rng(0)
+
+
+def random_quats(n: int = 200) -> torch.Tensor:
+    q = RNG.standard_normal((n, 4))
+    return torch.from_numpy(q / np.linalg.norm(q, axis=1, keepdims=True))
+
+
+def scipy(q: torch.Tensor) -> Rotation:
+    return Rotation.from_quat(q.numpy(), scalar_first=True)
+
+
+def same_rotation(q: torch.Tensor, expected: Rotation, tolerance: float = 1e-12) -> None:
+    np.testing.assert_allclose((scipy(q) * expected.inv()).magnitude(), 0, atol=tolerance)
+
+
+def test_product_and_inverse():
+    a, b = random_quats(), random_quats()
+    same_rotation(rot.quat_multiply(a, b), scipy(a) * scipy(b))
+    same_rotation(rot.quat_conjugate(a), scipy(a).inv())
+    # one quaternion against many
+    same_rotation(rot.quat_multiply(a[:1], b), Rotation.from_quat(a[0].numpy(), scalar_first=True) * scipy(b))
+
+
+def test_rotating_vectors():
+    q, v = random_quats(), torch.from_numpy(RNG.standard_normal((200, 3)))
+    np.testing.assert_allclose(rot.quat_rotate(q, v).numpy(), scipy(q).apply(v.numpy()), atol=1e-12)
+    many = rot.quat_rotate(q[:, None], v[None, :5])
+    np.testing.assert_allclose(many[7].numpy(), scipy(q[7:8]).apply(v[:5].numpy()), atol=1e-12)
+
+
+def test_rotation_vectors_there_and_back():
+    q = random_quats()
+    np.testing.assert_allclose(rot.quat_to_rotvec(q).numpy(), scipy(q).as_rotvec(), atol=1e-9)
+    r = torch.from_numpy(RNG.uniform(-1.7, 1.7, (200, 3)))
+    same_rotation(rot.quat_from_rotvec(r), Rotation.from_rotvec(r.numpy()))
+    np.testing.assert_allclose(rot.quat_to_rotvec(rot.quat_from_rotvec(r)).numpy(), r.numpy(), atol=1e-9)
+
+
+def test_both_quaternions_of_a_rotation_are_one_rotation():
+    q = random_quats()
+    assert torch.equal(rot.quat_to_rotvec(q), rot.quat_to_rotvec(-q))
+    assert torch.allclose(rot.quat_to_columns(q), rot.quat_to_columns(-q), atol=1e-15)
+    assert (rot.quat_to_rotvec(q).norm(dim=-1) <= np.pi + 1e-12).all()
+    zero = rot.rotation_error(q, -q).norm(dim=-1)
+    assert (zero < 1e-7).all()
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-6), (torch.float64, 1e-9)])
+@pytest.mark.parametrize("angle", [0.0, 1e-12, 1e-8, 9e-7, 1.1e-6, 1e-5, 1e-3, 3.14, np.pi])
+def test_from_no_angle_to_a_half_turn(angle, dtype, tolerance):
+    axis = torch.tensor([0.6, -0.48, 0.64], dtype=dtype)
+    q = rot.quat_from_rotvec(angle * axis)
+    assert q.norm() == pytest.approx(1, abs=1e-6)
+    back = rot.quat_to_rotvec(q)
+    assert torch.isfinite(back).all()
+    # at a half turn both directions are right
+    assert min((back - angle * axis).norm(), (back + angle * axis).norm() if angle > 3.1 else np.inf) <= (
+        tolerance * max(angle, 1e-3)
+    )
+
+
+def test_error_turns_actual_into_target():
+    target, actual = random_quats(), random_quats()
+    error = rot.rotation_error(target, actual)
+    same_rotation(target, Rotation.from_rotvec(error.numpy()) * scipy(actual), 1e-9)
+
+
+def test_columns_are_those_of_the_matrix():
+    q = random_quats()
+    matrix = scipy(q).as_matrix()
+    expected = np.concatenate([matrix[:, :, 0], matrix[:, :, 1]], axis=1)
+    np.testing.assert_allclose(rot.quat_to_columns(q).numpy(), expected, atol=1e-12)
+
+
+def test_gradients_are_finite_at_the_identity_and_at_a_half_turn():
+    for q in ([1.0, 0, 0, 0], [-1.0, 0, 0, 0], [0.0, 1, 0, 0]):
+        quat = torch.tensor(q, requires_grad=True)
+        rot.quat_to_rotvec(quat).sum().backward()
+        assert torch.isfinite(quat.grad).all()
+        pair = torch.tensor(q, requires_grad=True)
+        rot.rotation_error(pair, torch.tensor([1.0, 0, 0, 0])).square().sum().backward()
+        assert torch.isfinite(pair.grad).all()
+    vector = torch.zeros(3, requires_grad=True)
+    quat = rot.quat_from_rotvec(vector)
+    quat[1].backward()
+    assert vector.grad.tolist() == [0.5, 0, 0]
+    vector = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda r: rot.quat_to_rotvec(rot.quat_from_rotvec(r)), vector)
