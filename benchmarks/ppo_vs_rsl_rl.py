@@ -88,12 +88,12 @@ class Theirs:
         self.env, self.steps = env, config.num_steps
         torch.manual_seed(seed)
         self.obs = self._pack(env.reset())
-        network = {
+        network: dict[str, Any] = {
             "class_name": "MLPModel",
             "hidden_dims": list(config.hidden),
             "activation": config.activation,
+            "obs_normalization": True,
         }
-        network["obs_normalization"] = True
         spread = {"class_name": "GaussianDistribution", "init_std": config.init_std, "std_type": "log"}
         algorithm = {
             "class_name": "PPO",

@@ -56,8 +56,9 @@ class RunningNorm(nn.Module):
         """
         if not self.training:
             return
-        d = (x - self.mean).reshape(-1, x.shape[-1])
-        total = torch.full((1,), float(d.shape[0]), device=d.device)
+        # The first batch has no mean to be taken about yet: double precision instead.
+        d = ((x.double() if self.count == 0 else x) - self.mean).reshape(-1, x.shape[-1])
+        total = d.new_full((1,), float(d.shape[0]))
         sums = sum_over_ranks_(torch.cat((total, d.sum(0), d.mul_(d).sum(0))).double())
         n, first, second = sums[0], sums[1 : 1 + d.shape[1]], sums[1 + d.shape[1] :]
         shift = first / n

@@ -10,6 +10,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise UsageError(unknown("verb", verb, VERBS))
+    _log_to_stderr()
     module: Any = importlib.import_module(VERBS[verb])
     parser = _Parser(prog=f"robolearn {verb}", description=module.SUMMARY, allow_abbrev=False)
     module.add_arguments(parser)
@@ -90,6 +92,13 @@ def _dispatch(arguments: list[str]) -> int:
     except SystemExit as finished:  # --help has been printed
         return int(finished.code or 0)
     return int(module.main(args))
+
+
+def _log_to_stderr() -> None:
+    """Show what our own rooms report, such as repairs of a recording or a world that diverged."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    for room in ("robolearn", "sim", "policies"):
+        logging.getLogger(room).setLevel(logging.INFO)
 
 
 def _help() -> str:

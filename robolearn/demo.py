@@ -6,7 +6,7 @@ import argparse
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ SUMMARY = "train dex_track for a few minutes, then evaluate, export and film it"
 class Options:
     """Settings of `robolearn demo`."""
 
-    minutes: float = 6.0
-    """Minutes of training."""
+    minutes: float | None = None
+    """Minutes of training; default: the preset's own."""
     seed: int = 1
     """Of every random draw."""
     experiment: str = ""
     """A preset instead of the default task: see `robolearn list experiments`."""
     out: str = ""
     """The run's folder; default: runs/dex_track/<date and time>-s<seed>."""
+    settings: list[str] = field(default_factory=list)
+    """More settings of `robolearn train`, as key=value."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +65,8 @@ def demo(options: Options) -> dict[str, Any]:
     from robolearn.train import train
 
     started = time.monotonic()
-    overrides = [f"budget.minutes={options.minutes}", f"seed={options.seed}"]
+    overrides = [f"seed={options.seed}", *options.settings]
+    overrides += [f"budget.minutes={options.minutes}"] if options.minutes is not None else []
     overrides += [f"run_dir={options.out}"] if options.out else []
     overrides += [f"experiment={options.experiment}"] if options.experiment else []
     trained = train(to_train_config(compose(overrides)))

@@ -126,32 +126,32 @@ def best_variant(
 
 
 def print_table(result: Mapping[str, Any], file: Any) -> None:
-    """A table of means (rates with their 95% interval), with medians where a mean may mislead."""
+    """A table of means; the success rate with its 95% interval, other quantities with their median."""
     from rich.console import Console
     from rich.table import Table
 
     from robolearn.judge import RATES
 
-    table = Table(title=f"{result['task']}: {result['split']} clips, {result['checkpoint']}")
-    table.add_column("")
+    success = result["success"]
+    table = Table(title=f"{result['task']}: {result['split']} clips, {result['checkpoint']}", show_edge=False)
+    table.add_column("", no_wrap=True)
     for name in result["report"]:
-        table.add_column(f"{name} %" if name in RATES else name, justify="right")
+        table.add_column(f"{name} %" if name in RATES else name, justify="right", no_wrap=True)
     for column in ("diverged", "episodes"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for name, row in result["rows"].items():
-        cells = [_cell(row.get(metric), metric in RATES) for metric in result["report"]]
+        cells = [_cell(row.get(metric), metric in RATES, metric == success) for metric in result["report"]]
         table.add_row(name, *cells, str(round(row["diverged"]["mean"] * row["episodes"])), str(row["episodes"]))
-    console = Console(file=file, width=None if file.isatty() else 160)
-    console.print(table)
-    console.print("rates: mean [95% interval]; others: mean (median)")
+    Console(file=file, width=None if file.isatty() else 200).print(table)
+    print(f"rates: mean ({success} with its 95% interval); others: mean / median", file=file)
 
 
-def _cell(summary: Mapping[str, float] | None, rate: bool) -> str:
+def _cell(summary: Mapping[str, float] | None, rate: bool, interval: bool) -> str:
     if summary is None:
         return "-"
-    if rate:
+    if interval:
         return f"{100 * summary['mean']:.0f} [{100 * summary['low']:.0f}-{100 * summary['high']:.0f}]"
-    return f"{summary['mean']:.2f} ({summary['median']:.2f})"
+    return f"{100 * summary['mean']:.0f}" if rate else f"{summary['mean']:.2f} / {summary['median']:.2f}"
 
 
 def _say(text: str) -> None:

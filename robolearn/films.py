@@ -22,7 +22,7 @@ def film_tracking(
         env: an environment whose goal is a `sim.motions.ReferenceGoal`.
         controller: what acts.
         path: the mp4.
-        worlds: how many worlds to show, spread over all objects, one row each.
+        worlds: how many worlds to show, spread over all objects.
         fps: frames per second; control steps are skipped to fit, time runs true.
         size: (height, width) of one picture, pixels.
 
@@ -40,21 +40,30 @@ def _frames(
 ) -> Iterator[np.ndarray]:
     shards = [next(s for s in env.world.shards if s.start <= i < s.stop) for i in chosen]
     renderers = {
-        shard.label: SceneRenderer(shard.physics.model, size[0], size[1]) for shard in shards if shard is not None
+        shard.label: SceneRenderer(shard.physics.model, *size, distance=0.6, elevation=-15.0) for shard in shards
     }
     obs = env.reset()
     longest = int(env.max_episode_length)
     try:
         for step in range(longest - 1):
             if step % every == 0:
-                yield np.concatenate([_row(env, i, s.label, renderers[s.label]) for i, s in zip(chosen, shards, strict=True)])
+                pairs = [_pair(env, i, s.label, renderers[s.label]) for i, s in zip(chosen, shards, strict=True)]
+                yield _grid(pairs)
             obs = env.step(controller(env, obs)).obs
     finally:
         for renderer in renderers.values():
             renderer.close()
 
 
-def _row(env: Env, world: int, label: str, renderer: SceneRenderer) -> np.ndarray:
+def _grid(pairs: list[np.ndarray]) -> np.ndarray:
+    """Pictures of one size in rows of two; a single one stays alone."""
+    if len(pairs) % 2 and len(pairs) > 1:
+        pairs = [*pairs, np.zeros_like(pairs[0])]
+    rows = [np.concatenate(pairs[k : k + 2], axis=1) for k in range(0, len(pairs), 2)]
+    return np.concatenate(rows)
+
+
+def _pair(env: Env, world: int, label: str, renderer: SceneRenderer) -> np.ndarray:
     """Policy and reference side by side, (H, 2W, 3)."""
     c = env.channels
     actual = torch.cat([c["joint_pos"][world], c["object_pose"][world]]).numpy()

@@ -85,9 +85,10 @@ def _make(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     config = ClipConfig(
         kind=args.kind,
         clips=args.clips,
+        heldout_clips=args.clips,
         seed=args.seed,
         noise=args.noise,
-        objects=tuple(_names(args.objects)),
+        objects=_names(args.objects),
     )
     clips = {}
     for split in _names(args.splits):

@@ -22,6 +22,7 @@ from robolearn.config import (
     to_plain,
     to_train_config,
 )
+from robolearn.errors import did_you_mean
 from robolearn.files import json_line, write_atomic
 from robolearn.progress import Silent, clock, make_display
 from robolearn.runs import Run, RunError, default_name
@@ -81,6 +82,8 @@ def main(args: argparse.Namespace) -> int:
     """The verb; 130 or 143 when a signal interrupted the training."""
     overrides: list[str] = [item for item in args.settings if not item.startswith("resume=")]
     runs = [item.removeprefix("resume=") for item in args.settings if item.startswith("resume=")]
+    if len(runs) > 1:
+        raise RunError(f"resume= names one run, not {len(runs)}")
     if args.cfg:
         print(_yaml(resumed(Run.open(runs[0]).config, overrides) if runs else compose(overrides)), end="")
         return 0
@@ -196,6 +199,9 @@ def _train(config: TrainConfig, run: Run | None, state: dict[str, Any] | None, m
             return None
         startup = None if training.first_step_at is None else training.first_step_at - _IMPORTED_AT
         _say_how_it_ended(display, run, outcome)
+        recorded = {name for row in run.metrics() for name in row}
+        if outcome.iteration and (best := config.checkpoint.best) not in recorded:
+            display.note(f"no metric {best!r} was recorded, so no checkpoint is best; {did_you_mean(best, recorded)}")
         evaluation = finish(run, config) if outcome.signal is None else {}
         return Result(run.path, outcome, startup, evaluation)
     except KeyboardInterrupt:

@@ -47,7 +47,8 @@ class MotionLibrary:
         """Stack clips of ``robot``, which must be sampled at ``rate_hz`` (resample them first).
 
         Raises:
-            MotionError: for no clips, a clip of another robot, another rate or without joint positions.
+            MotionError: for no clips, a clip of another robot, another rate, without joint positions, or with missing
+                frames; ReferenceError for one that lacks a joint.
         """
         if not references:
             raise MotionError("no reference motions were given")
@@ -86,10 +87,16 @@ def _robot_joints(reference: Reference, robot: Robot, rate_hz: float) -> np.ndar
         )
     if abs(reference.rate_hz - rate_hz) > 1e-6:
         raise MotionError(f"clip {reference.name!r} is at {reference.rate_hz:g} Hz, the task runs at {rate_hz:g} Hz")
-    if reference.joint_pos is None or reference.joint_names is None:
+    if reference.joint_pos is None:
         raise MotionError(f"clip {reference.name!r} has keypoints but no joint positions; retarget it first")
-    order = [list(reference.joint_names).index(name) for name in robot.finger_joints]
-    fingers = np.asarray(reference.joint_pos)[:, order]
+    if reference.num_frames < 2:
+        raise MotionError(f"clip {reference.name!r} has a single frame; a motion needs at least 2")
+    fingers = reference.joints(robot.finger_joints)
+    missing = np.zeros(len(fingers), bool) if reference.valid is None else ~reference.valid
+    for values in (fingers, reference.wrist_pose, reference.object_pose):
+        missing |= ~np.isfinite(values).all(axis=1)
+    if missing.any():
+        raise MotionError(f"clip {reference.name!r}: frame {missing.argmax()} is missing or not finite; repair it first")
     if not robot.wrist_joints:
         return fingers
     wrist = np.array(robot.wrist_pose_to_joints(np.asarray(reference.wrist_pose)))

@@ -37,12 +37,14 @@ class MujocoCpu:
         max_speed: generalised speed (rad/s or m/s) above which a world counts as unstable.
 
     Raises:
-        PhysicsError: for fewer than one world.
+        PhysicsError: for fewer than one world, or fewer than no threads.
     """
 
     def __init__(self, model: mujoco.MjModel, nworld: int, nthread: int = 0, max_speed: float = 500.0) -> None:
         if nworld < 1:
             raise PhysicsError(f"number of worlds must be at least 1, got {nworld}")
+        if nthread < 0:
+            raise PhysicsError(f"number of threads must be at least 0 (every core), got {nthread}")
         quiet_mujoco()
         model = copy.copy(model)
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)

@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of noise-free clips, made once: 3 for training and 3 held out, of a cube and a ball."""
     folder = tmp_path_factory.mktemp("clips")
     for split in ("train", "heldout"):
@@ -28,10 +28,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(clips: Path) -> Callable[..., Env]:
+def small(clip_folder: Path) -> Callable[..., Env]:
     """``small(num_envs=6, task="dex_track", **settings)``: a small real environment on one thread."""
 
     def make(num_envs: int = 6, task: str = "dex_track", **settings: Any) -> Env:
-        return make_env(task, num_envs, **{"threads": 1, "motions": {"folder": str(clips)}, **settings})
+        return make_env(task, num_envs, **{"threads": 1, "motions": {"folder": str(clip_folder)}, **settings})
 
     return make

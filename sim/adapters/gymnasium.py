@@ -22,7 +22,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
 
     Observations are the ``policy`` group, (N, d) float32; the ``critic`` group is in ``info["critic"]``. Ended worlds
     have their last observation in ``info["final_obs"]`` (an object array, as gymnasium's own vector environments) under
-    the mask ``info["_final_obs"]``.
+    the mask ``info["_final_obs"]``, and the results of their episode, metric → (N,), in ``info["episodes"]``.
     """
 
     def __init__(self, env: Env) -> None:
@@ -52,8 +52,12 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
             final = np.full(self.num_envs, None, dtype=object)
             for i, row in zip(ids, _array(result.final_obs["policy"]), strict=True):
                 final[i] = row
-            info["final_obs"], info["_final_obs"] = final, np.isin(np.arange(self.num_envs), ids)
-            info["episodes"] = {name: _array(values) for name, values in result.episodes.items()}
+            ended = np.isin(np.arange(self.num_envs), ids)
+            info["final_obs"], info["_final_obs"] = final, ended
+            info["episodes"], info["_episodes"] = {}, ended
+            for name, values in result.episodes.items():
+                info["episodes"][name] = np.full(self.num_envs, np.nan, np.float32)
+                info["episodes"][name][ids] = _array(values)
         return (
             _array(result.obs["policy"]),
             _array(result.reward),

@@ -43,13 +43,13 @@ class DexTrackConfig:
     substeps: int = 2
     lookahead: list[int] = field(default_factory=lambda: [1, 4, 8])
     reward: str = "exp"
-    wrist_position_scale: float = 0.5
-    wrist_rotation_scale: float = 2.0
-    finger_scale: float = 6.0
+    wrist_position_scale: float = 0.15
+    wrist_rotation_scale: float = 0.8
+    finger_scale: float = 3.0
     wrist_position_cap: float = 0.03
     wrist_rotation_cap: float = 0.15
     finger_cap: float = 0.6
-    leak: float = 0.97
+    leak: float = 0.9
     start_fraction: float = 0.25
     joint_noise: float = 0.0
     terminate_distance: float = 0.10
@@ -128,7 +128,7 @@ def declare(
         derived={**hand_landmarks(robot), **tracking.DERIVED},
         baselines=baselines(robot),
         success="tight",
-        report=("tight", "strict", "loose", "T_err_cm", "max_T_err_cm", "R_err_deg", "final_angle_deg", "E_wrist", "E_finger"),
+        report=("tight", "turned", "strict", "loose", "T_err_cm", "max_T_err_cm", "R_err_deg", "final_angle_deg", "E_wrist", "E_finger"),
     )
 
 
@@ -280,7 +280,12 @@ def _flexes(joint: str) -> bool:
     return not any(part in joint for part in ("wrist", "abd", "opp", "twist"))
 
 
-REWARDS = {"dextrack": _dextrack_rewards, "exp": _exp_rewards}
+def _random_rewards(wrist: int) -> dict[str, RewardTerm]:
+    """The control that must fail."""
+    return {"random": RewardTerm(tracking.scrambled, 1.0)}
+
+
+REWARDS = {"dextrack": _dextrack_rewards, "exp": _exp_rewards, "random": _random_rewards}
 
 
 def _noise() -> dict[str, NoiseTerm]:

@@ -24,6 +24,7 @@ class TrackingMetrics:
     - ``E_wrist``: 0.5·‖Δposition‖ (m) + 0.5·angle (rad) of the wrist; ``E_finger`` rad: mean |Δ| of the finger joints.
     - ``strict``: T_err < 10 cm ∧ R_err < 20° ∧ 0.5·E_wrist + 0.5·E_finger < 0.8; ``loose``: 10 cm, 40°, 1.2.
     - ``tight``: T_err < 3 cm ∧ R_err < 15° ∧ hand error < 0.8 ∧ never further than 6 cm (no drop).
+    - ``turned``: the object ends within 15° of the reference's last orientation and was never further than 6 cm.
 
     Success is only counted for clips followed from first to last frame: other episodes give NaN (started within the
     clip) or 0 (ended early).
@@ -66,6 +67,7 @@ class TrackingMetrics:
         tight = success(0.03, 15.0, 0.8) & (largest < TIGHT_MAX)
         return {
             "tight": tight.float() * whole,
+            "turned": (complete & (last_angle < math.radians(15.0)) & (largest < TIGHT_MAX)).float() * whole,
             "strict": success(0.10, 20.0, 0.8).float() * whole,
             "loose": success(0.10, 40.0, 1.2).float() * whole,
             "completed": complete.float(),

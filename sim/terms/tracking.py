@@ -160,6 +160,14 @@ def squared(c: Channels, name: str) -> torch.Tensor:
     return c[name].square().flatten(1).mean(1)
 
 
+def scrambled(c: Channels) -> torch.Tensor:
+    """(N,) in [0, 1): a chaotic function of the joint positions, which tells nothing about the task.
+
+    A pure function still, so that the control run it is for repeats and resumes like any other.
+    """
+    return torch.frac(torch.sin(c["joint_pos"].sum(1) * 1e4) * 4e4).abs()
+
+
 # Terminations
 
 

@@ -22,6 +22,6 @@ def test_two_ranks_learn_together_and_stay_identical(tmp_path: Path) -> None:
     for name, value in a["network"].items():
         assert torch.equal(value, b["network"][name]), name
     assert not torch.equal(a["noise"], b["noise"])  # ranks explore differently
-    assert a["network"]["norm.policy.count"] == 2 * 64 * 16 * 20  # statistics of both ranks
+    assert a["network"]["norm.policy.count"] == 2 * 64 * 16 * 12  # statistics of both ranks
     for state in (a, b):
-        assert state["rewards"][-1] > state["rewards"][0] + 0.3
+        assert state["rewards"][-1] > state["rewards"][0] + 0.2

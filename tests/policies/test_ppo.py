@@ -44,14 +44,13 @@ class Constant(ToyEnv):
 @pytest.mark.parametrize("normalize_value", [False, True])
 def test_time_out_is_bootstrapped(normalize_value: bool) -> None:
     env = Constant(failing=False)
-    settings = {"normalize_obs": False, "normalize_value": normalize_value, "schedule": "fixed", "lr": 1e-3}
-    ppo = make(env, gamma=0.9, lam=0.9, num_steps=8, value_coef=2.0, **settings)
-    for _ in range(150):
+    settings: dict[str, Any] = {"normalize_value": normalize_value, "schedule": "fixed", "lr": 3e-3}
+    ppo = make(env, gamma=0.8, lam=0.9, num_steps=8, value_coef=2.0, normalize_obs=False, **settings)
+    for _ in range(50):
         ppo.iterate(env)
-    assert float(ppo.rollout.target.mean()) == pytest.approx(1 / (1 - 0.9), rel=0.05) or normalize_value
     value = ppo.network.critic(ppo.network.norm["critic"](torch.ones(1, 1)))
     value = ppo.network.value_norm.undo(value) if normalize_value else value
-    assert value.item() == pytest.approx(10.0, rel=0.05)
+    assert value.item() == pytest.approx(1 / (1 - 0.8), rel=0.05)
 
 
 def test_failure_is_not_bootstrapped() -> None:
@@ -72,12 +71,14 @@ def test_learns_a_point_mass(seed: int) -> None:
     rewards = [ppo.iterate(env)["rollout/reward"] for _ in range(30)]
     assert rewards[0] < 0.4  # what random actions get
     assert rewards[-1] > 0.75
-    # The deterministic policy does better than the noisy one, and its statistics stay put.
+    # Played without noise; parameters and statistics stay put.
     before = {k: v.clone() for k, v in ppo.network.state_dict().items()}
-    obs = env.reset()
-    for _ in range(30):
-        obs = env.step(ppo.act(obs["policy"])).obs
-    assert float(env.step(ppo.act(obs["policy"])).reward.mean()) > rewards[-1]
+    obs, played = env.reset(), []
+    for _ in range(60):
+        step = env.step(ppo.act(obs["policy"]))
+        obs = step.obs
+        played.append(float(step.reward.mean()))
+    assert sum(played) / len(played) > 0.8
     assert all(torch.equal(v, before[k]) for k, v in ppo.network.state_dict().items())
 
 
@@ -211,8 +212,9 @@ def test_imitation_hook_pulls_the_mean_to_the_expert() -> None:
     ppo.imitation = expert
     for _ in range(40):
         ppo.iterate(env)
-    x, _, target = ppo.obs["policy"].chunk(3, -1)
-    error = (ppo.act(ppo.obs["policy"]) - 0.5 * (target - x)).abs().mean()
+    obs = env.reset()["policy"]
+    x, _, target = obs.chunk(3, -1)
+    error = (ppo.act(obs) - 0.5 * (target - x)).abs().mean()
     assert float(error) < 0.1
 
 

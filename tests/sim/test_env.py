@@ -69,10 +69,10 @@ def test_rewards_are_named_and_add_up(small, reward):
 
 
 def test_an_episode_ends_in_one_way_and_its_length_is_counted(small):
-    env = small(6, joint_noise=0.05, start_fraction=0.0, terminate_distance=0.15)
+    env = small(6, joint_noise=0.05, start_fraction=0.0, terminate_distance=0.18)
     steps = torch.zeros(6, dtype=torch.long)
     ends = {"terminated": 0, "truncated": 0}
-    for action in actions(env, 100):
+    for action in actions(env, 100, 0.3):
         step = env.step(action)
         steps += 1
         assert not (step.terminated & step.truncated).any()

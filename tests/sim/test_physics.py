@@ -223,6 +223,8 @@ def test_a_sick_world_is_still_sick_after_loading():
 def test_mistakes_are_one_clear_line():
     with pytest.raises(PhysicsError, match="at least 1, got 0"):
         MujocoCpu(MODEL, 0)
+    with pytest.raises(PhysicsError, match="threads must be at least 0"):
+        MujocoCpu(MODEL, 1, -1)
     physics = MujocoCpu(MODEL, 2, 1)
     with pytest.raises(PhysicsError, match="qposs"):
         physics.bind("qposs")

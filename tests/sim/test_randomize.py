@@ -18,7 +18,7 @@ from sim.randomize import (
     object_mass,
     object_size,
 )
-from sim.world import Shard, World
+from sim.world import Shard, Source, World
 
 N = 6
 ALL = torch.arange(N)
@@ -48,7 +48,7 @@ def world(*names: str, tilt: float = 0.0) -> World:
         count = N // len(names)
         shards.append(Shard(MujocoCpu(model(name, tilt), count, 1), start, start + count, name))
         start += count
-    return World(shards, {})
+    return World(shards, {"position": Source("xpos", "body", ("object",))})
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -64,7 +64,7 @@ def settle(w: World, seconds: float = 1.5) -> torch.Tensor:
     """Object positions (N, 3) after a while."""
     w.step(round(seconds / w.timestep))
     assert not w.health()
-    return torch.cat([s.physics.bind("xpos")[:, s.physics.model.body("object").id] for s in w.shards])
+    return w.read()["position"].clone()
 
 
 @pytest.mark.parametrize("name", sorted(RANDOMIZERS))
@@ -160,26 +160,33 @@ def test_a_scaled_object_rests_at_its_scaled_height(name):
     np.testing.assert_allclose(settle(w)[:, 2].numpy(), rest, atol=5e-4)
 
 
-def test_handles_of_scaled_objects_touch_what_they_reach():
-    """The broad and middle phases of collision know the new size: a mug on its side lies on body and handle."""
-    w, draw = world("mug"), object_size((0.7, 1.4))
+def on_a_stand(scale: float) -> mujoco.MjModel:
+    """A mug above two boxes of one body: compound against compound goes through the bounding volumes of both."""
+    spec = mujoco.MjSpec()
+    spec.option.timestep = 0.004
+    get_object("mug").scaled(scale).add_to(spec, "object")
+    stand = spec.worldbody.add_body(name="stand")
+    for y in (-0.021, 0.021):
+        stand.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.2, 0.02, 0.05], pos=[0, y, -0.05])
+    return spec.compile()
+
+
+def test_a_scaled_object_falls_as_one_compiled_at_that_size():
+    """On its handle, so that collision has to know the new reach of the compound."""
+    physics = MujocoCpu(on_a_stand(1.0), N, 1)
+    w = World([Shard(physics, 0, N, "mug")], {})
+    draw = object_size((0.7, 1.4))
     draw.apply(w, ALL, generator())
-    physics = w.shards[0].physics
-    m = physics.model
-    adr = m.joint("object").qposadr[0]
     half = np.sqrt(0.5)
-    # handle (on +x) down
-    physics.bind("qpos")[:, adr : adr + 7] = torch.tensor([0, 0, 0.15, half, 0, half, 0], dtype=torch.float64)
-    w.step(1)
-    lowest = []
-    for _ in range(300):
-        w.step(1)
-        geoms = object_rows(m, "geom_pos")
-        heights = physics.bind("geom_xpos")[:, geoms, 2].numpy()
-        grip = heights[:, -1] - physics.expand("geom_size")[:, geoms[-1], 0].numpy()
-        lowest.append(grip.min())
-    assert not w.health()
-    assert min(lowest) > -0.004
+    start = np.array([0, 0, 0.12, half, 0, half, 0])
+    physics.bind("qpos").copy_(torch.from_numpy(start).expand(N, 7))
+    w.step(100)
+    for i in range(N):
+        scaled = on_a_stand(float(draw.factor[i]))
+        data = mujoco.MjData(scaled)
+        data.qpos[:] = start
+        mujoco.mj_step(scaled, data, 100)
+        np.testing.assert_allclose(physics.bind("qpos")[i].numpy(), data.qpos, atol=1e-6)
 
 
 def test_friction_decides_whether_an_object_slides():
@@ -196,8 +203,8 @@ def test_friction_decides_whether_an_object_slides():
     physics.bind("qpos")[:, adr + 2] = get_object("cube").rest_height / np.cos(np.radians(20)) + 1e-3
     start = settle(w, 0.3)
     travelled = (settle(w, 0.7) - start).norm(dim=1).numpy()
-    assert (travelled[friction < 0.3] > 0.05).all()
-    assert (travelled[friction > 0.42] < 0.01).all()
+    assert (travelled[friction < 0.3] > 0.2).all()
+    assert (travelled[friction > 0.42] < 0.05).all()  # soft contacts creep
 
 
 def test_friction_of_an_object_is_that_of_its_contacts_and_nothing_else_changes():
