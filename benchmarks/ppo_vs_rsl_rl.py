@@ -31,6 +31,7 @@ from tensordict import TensorDict
 from policies.ppo import PPO, PPOConfig
 from policies.rollout import EnvLike
 from policies.toy import PointMass
+from robolearn.threads import one_thread
 
 
 def make_env(task: str, num_envs: int, seed: int) -> EnvLike:
@@ -59,7 +60,8 @@ class TimedEnv:
     def step(self, action: torch.Tensor) -> Any:
         """Step the environment and its clock."""
         start = time.perf_counter()
-        step = self.env.step(action)
+        with one_thread():  # for both learners alike: idle workers would spin on the engine's cores
+            step = self.env.step(action)
         self.seconds += time.perf_counter() - start
         self.rewards.append(float(step.reward.mean()))
         return step
@@ -200,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--num-envs", type=int, default=512)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--init-std", type=float, default=1.0)
+    parser.add_argument("--init-std", type=float, default=PPOConfig.init_std)
     parser.add_argument("--json", action="store_true", help="one JSON object per line on stdout, table on stderr")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)

@@ -18,6 +18,7 @@ from policies.networks import ActorCritic, Player, PolicyModule
 from policies.optim import FlatAdam
 from policies.ppo_config import PPOConfig
 from policies.rollout import GROUPS, EnvLike, Rollout, StepLike, Tally, gae
+from robolearn.threads import one_thread
 
 __all__ = ["PPO", "Minibatch", "PPOConfig"]
 
@@ -112,7 +113,8 @@ class PPO:
             self._check_env(env)
             self.obs = dict(env.reset())
         start = time.perf_counter()
-        metrics = self._collect(env)
+        with one_thread():
+            metrics = self._collect(env)
         collected = time.perf_counter()
         self._estimate()
         metrics.update(self._learn())

@@ -65,7 +65,7 @@ class PPOConfig:
     """Bound of the gradient norm, of the policy and of the value function each."""
     normalize_advantage: str = "batch"
     """Standardise advantages over the whole ``batch``, each ``minibatch`` (both: all ranks), or ``none``."""
-    normalize_value: bool = False
+    normalize_value: bool = True
     """Learn the value in units of the running mean and deviation of returns."""
     normalize_obs: bool = True
     """Normalise observations by running statistics."""
@@ -79,7 +79,7 @@ class PPOConfig:
     """Hidden state size of each GRU."""
     activation: str = "elu"
     """Activation between layers: elu, relu or tanh."""
-    init_std: float = 1.0
+    init_std: float = 0.5
     """Initial standard deviation of the actions."""
     min_std: float = 0.01
     """Lower bound of the standard deviation."""

@@ -14,6 +14,7 @@ import torch
 from mujoco.batch import Batch
 
 from robolearn.errors import RobolearnError
+from robolearn.threads import one_thread
 from sim.env import Env
 from sim.tasks import make_env
 
@@ -97,6 +98,7 @@ def _paired(a: list[float], b: list[float]) -> float:
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
+@one_thread()
 @torch.inference_mode()
 def _run_env(env: Env, steps: int) -> tuple[float, list[list[np.ndarray]]]:
     """Seconds for ``steps`` control steps, and the controls sent to each shard at each of them."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from robolearn.judge import Controller
-from sim.camera import SceneRenderer, caption, write_video
+from sim.camera import RenderError, SceneRenderer, caption, write_video
 from sim.env import Env
 
 
@@ -27,8 +27,10 @@ def film_tracking(
         size: (height, width) of one picture, pixels.
 
     Raises:
-        RenderError: the machine cannot render, or the film cannot be written.
+        RenderError: fewer than one world, the machine cannot render, or the film cannot be written.
     """
+    if worlds < 1:
+        raise RenderError(f"a film needs at least 1 world, got {worlds}")
     chosen = np.unique(np.linspace(0, env.num_envs - 1, min(worlds, env.num_envs)).astype(int))
     every = max(1, round(1.0 / env.step_dt / fps))
     return write_video(path, _frames(env, controller, chosen, every, size), 1.0 / env.step_dt / every)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robolearn.threads import one_thread
 from sim.env import Env
 
 Controller = Callable[[Env, Mapping[str, torch.Tensor]], torch.Tensor]
@@ -30,12 +31,14 @@ class Verdict:
     episodes: Mapping[str, np.ndarray]
 
     def mean(self, metric: str) -> float:
-        """Mean over the episodes."""
-        return float(np.nanmean(self.episodes[metric]))
+        """Mean over the episodes that say something; NaN where none does."""
+        values = self._known(metric)
+        return float(values.mean()) if len(values) else math.nan
 
     def median(self, metric: str) -> float:
-        """Median over the episodes: one diverged world does not move it."""
-        return float(np.nanmedian(self.episodes[metric]))
+        """Median over the same episodes: one diverged world does not move it."""
+        values = self._known(metric)
+        return float(np.median(values)) if len(values) else math.nan
 
     def interval(self, metric: str) -> tuple[float, float]:
         """95% confidence interval of the mean: Wilson's for rates, percentile bootstrap otherwise."""
@@ -55,12 +58,16 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON: for each metric mean, median and the interval; and the number of episodes."""
-        out: dict[str, Any] = {"episodes": len(next(iter(self.episodes.values())))}
+        out: dict[str, Any] = {"episodes": len(next(iter(self.episodes.values()), ()))}
         for name, values in self.episodes.items():
             if np.isfinite(values).any():
                 low, high = self.interval(name)
                 out[name] = {"mean": self.mean(name), "median": self.median(name), "low": low, "high": high}
         return out
+
+    def _known(self, metric: str) -> np.ndarray:
+        values = self.episodes[metric]
+        return values[~np.isnan(values)]
 
 
 def wilson(rate: float, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -70,6 +77,7 @@ def wilson(rate: float, n: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+@one_thread()
 @torch.inference_mode()
 def judge(env: Env, controller: Controller) -> Verdict:
     """Run one episode in every world of an evaluation environment, and collect the results."""

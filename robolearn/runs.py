@@ -316,8 +316,8 @@ def find_runs(root: str | Path, depth: int = 3) -> list[Path]:
 
 def _not_a_run(path: Path) -> str:
     what = "is not a run folder" if path.exists() else "does not exist"
-    parent = path.parent if path.parent.is_dir() and find_runs(path.parent) else Path("runs")
-    runs = {str(run): run for run in (find_runs(path) or find_runs(parent))}
+    around = find_runs(path if path.is_dir() else path.parent, depth=2) or find_runs("runs")
+    runs = {str(run): run for run in around}
     close = difflib.get_close_matches(path.name, [run.name for run in runs.values()], n=3, cutoff=0.5)
     near = [text for text, run in runs.items() if run.name in close] or sorted(runs)[-3:]
     return f"{path} {what}; runs near it: {', '.join(near) or 'none'}"

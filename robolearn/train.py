@@ -6,7 +6,8 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +25,13 @@ from robolearn.config import (
 )
 from robolearn.errors import did_you_mean
 from robolearn.files import json_line, write_atomic
-from robolearn.progress import Silent, clock, make_display
+from robolearn.progress import clock, make_display
 from robolearn.runs import Run, RunError, default_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from robolearn.training import Environment, Learner, Outcome
+    from robolearn.training import Environment, Learner, Outcome, Training
 
 SUMMARY = "train a policy; resume=<run> continues a run, -m sweeps over comma lists"
 
@@ -87,11 +88,12 @@ def main(args: argparse.Namespace) -> int:
     if args.cfg:
         print(_yaml(resumed(Run.open(runs[0]).config, overrides) if runs else compose(overrides)), end="")
         return 0
-    if args.multirun:
-        if runs:
-            raise RunError("a sweep starts new runs: resume= and -m do not go together")
-        return _sweep(overrides, args.json)
-    result = resume(runs[0], overrides) if runs else train(to_train_config(compose(overrides)))
+    if args.multirun and runs:
+        raise RunError("a sweep starts new runs: resume= and -m do not go together")
+    with processes():
+        if args.multirun:
+            return _sweep(overrides, args.json)
+        result = resume(runs[0], overrides) if runs else train(to_train_config(compose(overrides)))
     if result is None:  # another process of the same torchrun writes and reports
         return 0
     if args.json:
@@ -107,13 +109,11 @@ def train(config: TrainConfig, make_env: MakeEnv | None = None) -> Result | None
     Raises:
         RobolearnError: a setting that cannot work, an unwritable folder, a number that is not finite.
     """
-    first = _join_processes(config) == 0
-    run = None
-    if first:
-        default = Path("runs") / str(config.task.get("name", "task")) / default_name(config.seed)
-        folder = Path(config.run_dir) if config.run_dir else _free(default)
-        run = Run.create(folder.parent, folder.name, to_plain(config), config.seed)
-    return _train(config, run, None, make_env or make_environment)
+    _check_device(config.device)
+    with processes() as rank:
+        env, learner = _make(config, make_env)
+        with _new_run(config) if rank == 0 else nullcontext() as run:
+            return _carry_out(_training(config, env, learner, run))
 
 
 def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | None = None) -> Result | None:
@@ -128,17 +128,38 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
     """
     stored = Run.open(path)
     config = to_train_config(resumed(stored.config, overrides))
-    first = _join_processes(config) == 0
+    _check_device(config.device)
     checkpoint = stored.load() if stored.checkpoint_paths() else None
-    run = Run.open(path, write=True) if first else None
-    if run is not None:
-        for line in checkpoint.skipped if checkpoint else ():
-            print(f"passed over: {line}", file=sys.stderr)
-        for line in run.drift():
-            print(line, file=sys.stderr)
-        write_atomic(run.path / "config.yaml", _yaml(to_plain(config)).encode())
-        run.rewind(checkpoint.iteration if checkpoint else 0)
-    return _train(config, run, checkpoint.state if checkpoint else None, make_env or make_environment)
+    with processes() as rank, Run.open(path, write=True) if rank == 0 else nullcontext() as run:
+        training = _training(config, *_make(config, make_env), run)
+        if checkpoint is not None:
+            training.restore(checkpoint.state)
+        if run is not None:
+            skipped = checkpoint.skipped if checkpoint else ()
+            for line in (*(f"passed over: {line}" for line in skipped), *run.drift()):
+                print(line, file=sys.stderr)
+            write_atomic(run.path / "config.yaml", _yaml(to_plain(config)).encode())
+            run.rewind(checkpoint.iteration if checkpoint else 0)
+        return _carry_out(training)
+
+
+@contextmanager
+def processes() -> Iterator[int]:
+    """Join the other processes of a ``torchrun``, if there are any, for the length of a ``with``; gives the rank.
+
+    The group has to be taken down: a process that ends with one open may abort on its way out.
+    """
+    import torch.distributed as dist
+
+    from policies.distributed import init_from_env
+
+    joined_before = dist.is_available() and dist.is_initialized()
+    rank, _ = init_from_env()
+    try:
+        yield rank
+    finally:
+        if dist.is_initialized() and not joined_before:
+            dist.destroy_process_group()
 
 
 def make_environment(config: TrainConfig, seed: int) -> Environment:
@@ -176,10 +197,9 @@ def finish(run: Run, config: TrainConfig) -> dict[str, Any]:
     return evaluation
 
 
-def _train(config: TrainConfig, run: Run | None, state: dict[str, Any] | None, make_env: MakeEnv) -> Result | None:
+def _make(config: TrainConfig, make_env: MakeEnv | None) -> tuple[Any, Learner]:
+    """Environment and learner of this process, and a torch that computes the same every time."""
     import torch
-
-    from robolearn.training import Training
 
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -187,53 +207,56 @@ def _train(config: TrainConfig, run: Run | None, state: dict[str, Any] | None, m
     # Filling fresh memory would find reads of uninitialised values, at a cost in every allocation.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    env = (make_env or make_environment)(config, config.seed + 1_000_003 * rank)
+    return env, make_learner(config, env)
+
+
+def _training(config: TrainConfig, env: Any, learner: Learner, run: Run | None) -> Training:
+    from robolearn.training import Training
+
     display = make_display(f"{config.task.get('name', '')} {run.path if run else ''}", silent=run is None)
+    config.checkpoint.best = config.checkpoint.best or f"episode/{env.task.success}"
+    return Training(config, env, learner, run, display)
+
+
+def _carry_out(training: Training) -> Result | None:
+    """Train until the budget is spent or a signal comes, and see the run through to its end."""
+    run = training.run
     try:
-        env = make_env(config, config.seed + 1_000_003 * rank)
-        config.checkpoint.best = config.checkpoint.best or f"episode/{env.task.success}"
-        training = Training(config, env, make_learner(config, env), run, display)
-        if state is not None:
-            training.restore(state)
         outcome = training.run_until_spent()
         if run is None:
             return None
-        startup = None if training.first_step_at is None else training.first_step_at - _IMPORTED_AT
-        _say_how_it_ended(display, run, outcome)
-        recorded = {name for row in run.metrics() for name in row}
-        if outcome.iteration and (best := config.checkpoint.best) not in recorded:
-            display.note(f"no metric {best!r} was recorded, so no checkpoint is best; {did_you_mean(best, recorded)}")
-        evaluation = finish(run, config) if outcome.signal is None else {}
-        return Result(run.path, outcome, startup, evaluation)
+        _say_how_it_ended(training, run, outcome)
+        evaluation = finish(run, training.config) if outcome.signal is None else {}
     except KeyboardInterrupt:
         if run is not None:
             print(f"interrupted; continue with: robolearn train resume={run.path}", file=sys.stderr)
         raise
-    finally:
-        if run is not None:
-            run.close()
+    startup = None if training.first_step_at is None else training.first_step_at - _IMPORTED_AT
+    return Result(run.path, outcome, startup, evaluation)
 
 
-def _say_how_it_ended(display: Silent, run: Run, outcome: Outcome) -> None:
+def _say_how_it_ended(training: Training, run: Run, outcome: Outcome) -> None:
+    say = training.display.note
     took = clock(outcome.elapsed_s)
-    done = f"{outcome.iteration} iterations, {outcome.env_steps:,} env-steps, {took} of training"
-    display.note(f"{done}; run folder: {run.path}")
+    say(f"{outcome.iteration} iterations, {outcome.env_steps:,} env-steps, {took} of training; run folder: {run.path}")
+    recorded = {name for row in run.metrics() for name in row}
+    best = str(training.config.checkpoint.best)
+    if outcome.iteration and best not in recorded:
+        say(f"no metric {best!r} was recorded, so no checkpoint is best; {did_you_mean(best, recorded)}")
     if outcome.signal is not None:
         name = signal.Signals(outcome.signal).name
-        display.note(f"stopped by {name}; continue with: robolearn train resume={run.path}")
+        say(f"stopped by {name}; continue with: robolearn train resume={run.path}")
 
 
-def _join_processes(config: TrainConfig) -> int:
-    """Join the other processes of a ``torchrun``, if there are any; return this one's rank."""
+def _check_device(device: str) -> None:
     import torch
 
-    from policies.distributed import init_from_env
-
-    device = config.device.partition(":")[0]
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' is not available here; devices: cpu (robolearn doctor tells why)")
-    if device not in ("cpu", "cuda"):
-        raise ConfigError(f"unknown device {config.device!r}; devices: cpu, cuda, cuda:<number>")
-    return init_from_env()[0]
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"unknown device {device!r}; devices: cpu, cuda, cuda:<number>")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} is not available here; devices: cpu (robolearn doctor tells why)")
 
 
 def _sweep(overrides: Sequence[str], as_json: bool) -> int:
@@ -251,6 +274,12 @@ def _sweep(overrides: Sequence[str], as_json: bool) -> int:
     if as_json:
         print(json_line({"jobs": [{"overrides": chosen, **result.to_dict()} for chosen, result in done]}))
     return 0
+
+
+def _new_run(config: TrainConfig) -> Run:
+    default = Path("runs") / str(config.task.get("name", "task")) / default_name(config.seed)
+    folder = Path(config.run_dir) if config.run_dir else _free(default)
+    return Run.create(folder.parent, folder.name, to_plain(config), config.seed)
 
 
 def _free(path: Path) -> Path:

@@ -19,7 +19,7 @@ class RenderError(RobolearnError):
 
 
 def gl_backend() -> str:
-    """The OpenGL backend that MuJoCo took when it was first imported; `robolearn` has it take EGL, which needs no display."""
+    """The OpenGL backend that MuJoCo took when it was first imported; `robolearn` sees to it that this is EGL."""
     context = getattr(mujoco, "GLContext", None)
     return "none" if context is None else context.__module__.rpartition(".")[2]
 
@@ -91,8 +91,8 @@ def _one_line(error: Exception) -> str:
 
 
 def caption(image: np.ndarray, text: str) -> np.ndarray:
-    """The picture (H, W, 3) with a line of text over a darkened strip at its top."""
-    image = np.ascontiguousarray(image)
+    """A copy of the picture (H, W, 3) with a line of text over a darkened strip at its top."""
+    image = np.array(image, order="C")
     image[:24] //= 3
     cv2.putText(image, text, (8, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
     return image
@@ -128,7 +128,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> Path:
                 )
                 writer.send(None)
             if frame.shape != (*shape[:2], 3) or frame.dtype != np.uint8:
-                raise RenderError(f"frame {count} of {path} is {frame.dtype} {frame.shape}, not uint8 {(*shape[:2], 3)}")
+                wanted = (*shape[:2], 3)
+                raise RenderError(f"frame {count} of {path} is {frame.dtype} {frame.shape}, not uint8 {wanted}")
             writer.send(np.ascontiguousarray(frame))
             count += 1
         if writer is None:

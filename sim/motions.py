@@ -96,7 +96,8 @@ def _robot_joints(reference: Reference, robot: Robot, rate_hz: float) -> np.ndar
     for values in (fingers, reference.wrist_pose, reference.object_pose):
         missing |= ~np.isfinite(values).all(axis=1)
     if missing.any():
-        raise MotionError(f"clip {reference.name!r}: frame {missing.argmax()} is missing or not finite; repair it first")
+        frame = int(missing.argmax())
+        raise MotionError(f"clip {reference.name!r}: frame {frame} is missing or not finite; repair it first")
     if not robot.wrist_joints:
         return fingers
     wrist = np.array(robot.wrist_pose_to_joints(np.asarray(reference.wrist_pose)))

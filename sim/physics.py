@@ -56,8 +56,8 @@ def quiet_mujoco() -> None:
 class Physics(Protocol):
     """What an engine offers (shapes: ``n`` is ``nworld``).
 
-    ``bind`` and ``expand`` return tensors that stay valid and follow the simulation; writes to state fields (``qpos``,
-    ``qvel``, ``ctrl``, ``xfrc_applied`` ...) take effect at the next call, derived fields (``xpos``, ``sensordata`` ...)
+    ``bind`` and ``expand`` return tensors that stay valid and follow the simulation. Writes to state fields (``qpos``,
+    ``qvel``, ``ctrl``, ``xfrc_applied`` ...) take effect at the next call. Derived ones (``xpos``, ``sensordata`` ...)
     are read-only and describe the state after the last ``step`` or ``forward``.
     """
 

@@ -1,4 +1,4 @@
-"""Shared by all rooms: `robolearn` before MuJoCo (it chooses the renderer), one thread, and small real environments."""
+"""Shared by all rooms: one thread, and small real environments."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import robolearn  # noqa: F401, I001 - before MuJoCo is imported
 import pytest
 import torch
 
+import robolearn  # noqa: F401 - chooses the renderer, before MuJoCo is imported by a test
 from sim.env import Env
 from sim.references.generate import generate
 from sim.tasks import make_env

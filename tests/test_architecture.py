@@ -21,6 +21,8 @@ GROUND = {
     "robolearn.pipeline",
     "robolearn.runs",
     "robolearn.checkpoints",
+    "robolearn.threads",
+    "robolearn.threads",
     "robolearn.versions",
     "robolearn.leapp_yaml",
 }

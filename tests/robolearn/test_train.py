@@ -240,6 +240,7 @@ def test_a_mistake_is_one_line_that_names_what_is_valid(overrides, message, caps
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
     assert message in err
+    assert list(Path().iterdir()) == []  # no half-made run is left behind
 
 
 def test_presets_lists_and_new_entries_of_dictionaries():
@@ -265,4 +266,6 @@ def test_two_processes_train_one_run():
     assert_same(ranks[0]["learner"]["network"], ranks[1]["learner"]["network"])
     with pytest.raises(AssertionError):
         assert_same(ranks[0]["env"], ranks[1]["env"])  # each has worlds of its own
+    before = Path("both/config.yaml").read_bytes()
     assert cli.main(["train", "resume=both", "budget.iterations=3"]) == cli.USER_ERROR
+    assert Path("both/config.yaml").read_bytes() == before

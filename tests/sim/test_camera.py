@@ -36,7 +36,7 @@ def renderer():
 
 
 def red(image: np.ndarray) -> np.ndarray:
-    return (image[..., 0] > 80) & (image[..., 1] < 60) & (image[..., 2] < 60)
+    return image[..., 0].astype(int) - image[..., 1] > 60
 
 
 def at(x: float, y: float, z: float) -> np.ndarray:

@@ -116,7 +116,8 @@ def test_residuals_leak_and_are_capped(small):
         env.step(action)
         for i in range(2):
             for j in range(env.num_actions):
-                moved = decoder.leak * residual[i, j].item() + decoder.scale[j].item() * env.step_dt * action[i, j].item()
+                pushed = decoder.scale[j].item() * env.step_dt * action[i, j].item()
+                moved = decoder.leak * residual[i, j].item() + pushed
                 cap = decoder.cap[j].item()
                 residual[i, j] = max(-cap, min(cap, moved))
         assert torch.allclose(env.channels["residual"], residual, atol=1e-5)

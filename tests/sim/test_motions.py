@@ -20,7 +20,7 @@ W = len(ROBOT.wrist_joints)
 
 
 def clip(frames: int = 60, turn: float = 1.0, flip: bool = False, name: str = "clip", **changes) -> Reference:
-    """Hand and cube rise and turn about the vertical by ``turn`` rad; ``flip`` changes the sign of half the quaternions."""
+    """Hand and cube rise and turn by ``turn`` rad; ``flip`` changes the sign of every other quaternion."""
     s = np.linspace(0, 1, frames)
     s = s * s * (3 - 2 * s)
     quat = Rotation.from_rotvec(np.outer(turn * s, [0.1, 0.2, 1.0])).as_quat(scalar_first=True)
@@ -75,7 +75,8 @@ def test_two_full_turns_have_no_jumps():
     motions = library(clip(240, turn=4 * np.pi))
     steps = motions.joint_pos[0].diff(dim=0).abs()
     assert steps.max() < 0.2
-    assert (motions.joint_pos[0, -1, W - 1] - motions.joint_pos[0, 0, W - 1]).item() == pytest.approx(4 * np.pi, rel=0.05)
+    turned = motions.joint_pos[0, -1, W - 1] - motions.joint_pos[0, 0, W - 1]
+    assert turned.item() == pytest.approx(4 * np.pi, rel=0.05)
     assert motions.joint_vel.abs().max() < 20 and motions.object_vel.abs().max() < 20
     quat = motions.object_pose[0, :, 3:]
     assert ((quat[1:] * quat[:-1]).sum(1) > 0.9).all()
@@ -130,9 +131,9 @@ def test_clips_that_do_not_fit_are_named(references, message):
 
 def goal(*clips: Reference, worlds: int = 4, **settings) -> ReferenceGoal:
     motions = library(*clips)
-    settings = {"lookahead": [1, 4], "shape_codes": torch.zeros(motions.num_clips, 13), "start_fraction": 1.0, **settings}
-    every = torch.arange(motions.num_clips)
-    return ReferenceGoal(motions, [every] * worlds, joint_order=ROBOT.joint_names, **settings)
+    codes, every = torch.zeros(motions.num_clips, 13), torch.arange(motions.num_clips)
+    settings = {"lookahead": [1, 4], "start_fraction": 1.0, **settings}
+    return ReferenceGoal(motions, [every] * worlds, shape_codes=codes, joint_order=ROBOT.joint_names, **settings)
 
 
 def test_a_goal_shows_now_and_ahead_and_stays_on_the_last_frame():

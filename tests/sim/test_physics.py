@@ -88,7 +88,10 @@ def test_the_callers_model_is_left_alone():
     assert MODEL.opt.disableflags == flags and MODEL.opt.timestep == 0.005
 
 
-@pytest.mark.parametrize("field, element", [("body_mass", MODEL.body("ball").id), ("geom_friction", MODEL.geom("ball").id)])
+BALL_FIELDS = [("body_mass", MODEL.body("ball").id), ("geom_friction", MODEL.geom("ball").id)]
+
+
+@pytest.mark.parametrize("field, element", BALL_FIELDS)
 def test_an_expanded_field_changes_only_its_world(field, element):
     plain, changed = MujocoCpu(MODEL, N, 1), MujocoCpu(MODEL, N, 1)
     for physics in (plain, changed):

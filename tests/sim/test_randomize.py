@@ -29,9 +29,8 @@ def model(name: str = "mug", tilt: float = 0.0) -> mujoco.MjModel:
     spec = mujoco.MjSpec()
     spec.option.timestep = 0.004
     half = np.radians(tilt) / 2
-    spec.worldbody.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5, 5, 0.1], quat=[np.cos(half), 0, np.sin(half), 0], friction=[0.1, 0, 0]
-    )
+    quat = [np.cos(half), 0, np.sin(half), 0]
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5, 5, 0.1], quat=quat, friction=[0.1, 0, 0])
     get_object(name).add_to(spec, "object")
     arm = spec.worldbody.add_body(name="arm", pos=[0, 2, 1])
     arm.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.05, 0, 0], mass=1, pos=[0.2, 0, 0])

@@ -179,17 +179,17 @@ def test_a_name_that_the_model_lacks():
 def test_shards_that_do_not_fit_together():
     with pytest.raises(PhysicsError, match="at least one shard"):
         World([], SOURCES)
+    start = (
+        "<mujoco><option timestep='.01'/><worldbody><body><joint name='object'/><geom size='.1'/></body></worldbody>"
+    )
     hinge = mujoco.MjModel.from_xml_string(
-        "<mujoco><option timestep='.01'/><worldbody><body name='o'><joint name='object'/><geom size='.1'/></body>"
-        "</worldbody><actuator><motor joint='object'/><motor joint='object'/><motor joint='object'/></actuator></mujoco>"
+        start + "<actuator>" + 3 * "<motor joint='object'/>" + "</actuator></mujoco>"
     )
     with pytest.raises(PhysicsError, match="disagree on the size"):
         make(((BOX, 1), (hinge, 1)), {"object_pose": SOURCES["object_pose"]})
     with pytest.raises(PhysicsError, match="time step"):
         make(((BOX, 1), (model('<geom size=".1"/>', timestep=0.02), 1)))
-    one = mujoco.MjModel.from_xml_string(
-        "<mujoco><option timestep='.01'/><worldbody><body><joint name='j'/><geom size='.1'/></body></worldbody></mujoco>"
-    )
+    one = mujoco.MjModel.from_xml_string(f"{start}</mujoco>")
     with pytest.raises(PhysicsError, match="number of actuators"):
         make(((BOX, 1), (one, 1)), {})
 
