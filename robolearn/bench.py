@@ -58,8 +58,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _print(result: dict[str, Any]) -> None:
     print(f"{result['task']}: {result['num_envs']} worlds in {result['shards']} shards, medians of env-steps/s")
-    print(f"  environment              {result['env_steps_per_s']:>9.0f}")
-    print(f"  bare mujoco.batch        {result['raw_steps_per_s']:>9.0f}   environment / bare   {result['env/raw']:.2f}")
+    print(f"  environment               {result['env_steps_per_s']:>9.0f}")
+    print(f"  bare mujoco.batch         {result['raw_steps_per_s']:>9.0f}   environment: {result['env/raw']:.2f} of it")
     if "env/async" in result:
         name = f"AsyncVectorEnv, {result['async_workers']} workers"
-        print(f"  {name:<24} {result['async_steps_per_s']:>9.0f}   environment / async  {result['env/async']:.1f}")
+        print(f"  {name:<25} {result['async_steps_per_s']:>9.0f}   environment: {result['env/async']:.1f} times")

@@ -121,6 +121,8 @@ def _copies(env: Env, threads: int) -> list[Batch]:
         batch = Batch(shard.physics.model, shard.physics.nworld, threads)
         for name, values in state["expanded"].items():
             batch.expand(name)[...] = values.numpy()
+        if state["expanded"]:
+            batch.set_const()
         batch.state[...] = state["state"].numpy()
         batches.append(batch)
     return batches

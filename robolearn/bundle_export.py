@@ -103,9 +103,7 @@ class _Policy(torch.nn.Module):
         with torch.no_grad():
             results = self.module(**dict(zip(self.given, self.zeros(), strict=True)))
         if not isinstance(results, Mapping):
-            raise BundleError(
-                f"the module returns {type(results).__name__}, a dict of tensors by channel is needed"
-            )
+            raise BundleError(f"the module returns {type(results).__name__}, a dict of tensors by channel is needed")
         for name in self.gives:
             if name not in results:
                 raise BundleError(
@@ -139,9 +137,7 @@ def _exportable(contract: Contract, mjcf: str) -> Contract:
     """The contract with its robot's hash, or BundleError where it says too little for a robot to rely on."""
     for channel in contract.inputs + contract.commands + contract.state:
         if not channel.name.isidentifier() or keyword.iskeyword(channel.name):
-            raise BundleError(
-                f"channel {channel.name!r} cannot be exported: its name is no Python identifier"
-            )
+            raise BundleError(f"channel {channel.name!r} cannot be exported: its name is no Python identifier")
     for channel in contract.commands:
         if channel.lower is None or channel.upper is None:
             raise BundleError(f"command {channel.name!r} has no limits in the contract")
@@ -259,9 +255,7 @@ def _step(bundle: Bundle, inputs: Mapping[str, np.ndarray], occasion: str) -> Ar
     try:
         return bundle.step(inputs)
     except PolicyError as error:
-        raise BundleError(
-            f"{occasion}: {error}; clamp commands, and keep NaN out, inside the module"
-        ) from error
+        raise BundleError(f"{occasion}: {error}; clamp commands, and keep NaN out, inside the module") from error
     except ContractError as error:
         raise BundleError(f"{occasion}: {error}") from error
 

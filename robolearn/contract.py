@@ -81,9 +81,7 @@ class Channel:
         if self.lower is not None and self.upper is not None:
             for i, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
                 if low > high:
-                    raise ContractError(
-                        f"channel {self.name!r}: lower {low} > upper {high} at {self.where((i,))}"
-                    )
+                    raise ContractError(f"channel {self.name!r}: lower {low} > upper {high} at {self.where((i,))}")
 
     @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -106,11 +104,7 @@ class Channel:
     def where(self, index: tuple[int, ...]) -> str:
         """Say which element ``index`` is, by name where the last axis is named: ``element 'thumb_0' [3]``."""
         position = "[" + ", ".join(str(int(i)) for i in index) + "]"
-        return (
-            f"element {self.elements[int(index[-1])]!r} {position}"
-            if self.elements
-            else f"element {position}"
-        )
+        return f"element {self.elements[int(index[-1])]!r} {position}" if self.elements else f"element {position}"
 
     def check(self, value: ArrayLike) -> np.ndarray:
         """Return ``value`` as an array of this channel's shape and dtype, all of it finite.
@@ -247,8 +241,7 @@ class Contract:
                 index = tuple(int(i) for i in np.argwhere(outside)[0])
                 low, high = lower[index[-1]], upper[index[-1]]
                 raise ContractError(
-                    f"command {channel.name!r}: {channel.where(index)} is {array[index]}, "
-                    f"outside [{low}, {high}]"
+                    f"command {channel.name!r}: {channel.where(index)} is {array[index]}, outside [{low}, {high}]"
                 )
         return arrays
 
@@ -287,9 +280,7 @@ class Contract:
         return cls(**values)
 
 
-def _check_group(
-    kind: str, channels: tuple[Channel, ...], values: Mapping[str, ArrayLike]
-) -> dict[str, np.ndarray]:
+def _check_group(kind: str, channels: tuple[Channel, ...], values: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     arrays = {}
     for channel in channels:
         if channel.name not in values:
@@ -311,9 +302,7 @@ def _refuse_unknown(kind: str, channels: tuple[Channel, ...], values: Iterable[s
 
 def _shape(name: str, shape: Any) -> tuple[int, ...]:
     axes = tuple(shape) if isinstance(shape, Iterable) else ()
-    if not axes or not all(
-        isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in axes
-    ):
+    if not axes or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in axes):
         raise ContractError(f"channel {name!r}: shape is a tuple of positive integers, not {shape!r}")
     return tuple(int(n) for n in axes)
 
@@ -340,9 +329,7 @@ def _limit(name: str, side: str, limit: Any, size: int) -> tuple[float, ...] | N
     if values.shape != (size,):
         raise ContractError(f"channel {name!r}: {side} has shape {values.shape}, ({size},) expected")
     if np.isnan(values).any():
-        raise ContractError(
-            f"channel {name!r}: {side} is not a number at index {int(np.isnan(values).argmax())}"
-        )
+        raise ContractError(f"channel {name!r}: {side} is not a number at index {int(np.isnan(values).argmax())}")
     return tuple(float(value) for value in values)
 
 
@@ -366,7 +353,5 @@ def _known_keys(cls: type, kind: str, data: Any, required: tuple[str, ...]) -> d
             )
     for key in required:
         if key not in data:
-            raise ContractError(
-                f"a {kind} needs the key {key!r}; given: {', '.join(map(str, data)) or 'none'}"
-            )
+            raise ContractError(f"a {kind} needs the key {key!r}; given: {', '.join(map(str, data)) or 'none'}")
     return dict(data)

@@ -111,9 +111,7 @@ def evaluate(trained: Trained, options: Options, say: Callable[[str], None] = la
     }
 
 
-def best_variant(
-    env: Env, variants: Mapping[str, Callable[[Env], Any]], success: str
-) -> tuple[str, Verdict]:
+def best_variant(env: Env, variants: Mapping[str, Callable[[Env], Any]], success: str) -> tuple[str, Verdict]:
     """The variant of a baseline with the highest success on these very episodes: the strongest it can be."""
     from robolearn.judge import judge
 

@@ -72,5 +72,3 @@ def _provenance(trained: Any) -> dict[str, Any]:
         "commit": str(trained.run.versions[-1].get("commit") or ""),
         "metrics": latest,
     }
-
-

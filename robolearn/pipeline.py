@@ -83,9 +83,7 @@ def read_description(file: Path) -> dict[str, Any]:
     # The last section is "system information": a file that was cut short lacks it.
     for section in ("models", "pipeline", "system information"):
         if not isinstance(description, dict) or not isinstance(description.get(section), dict):
-            raise BundleError(
-                f"{file} is no LEAPP description, or is cut short: it has no section {section!r}"
-            )
+            raise BundleError(f"{file} is no LEAPP description, or is cut short: it has no section {section!r}")
     configs = description["pipeline"].setdefault("configs", {})
     if not isinstance(configs, dict):
         raise BundleError(f"{file} is no LEAPP description: pipeline.configs is {configs!r}")
@@ -111,9 +109,7 @@ class Pipeline:
         try:
             self._build(description, file, threads)
         except (ContractError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(
-                f"{file} is no valid LEAPP description: {type(error).__name__} {error}"
-            ) from error
+            raise BundleError(f"{file} is no valid LEAPP description: {type(error).__name__} {error}") from error
 
     def run(self, inputs: Arrays, state: Arrays) -> tuple[Arrays, Arrays]:
         """One step: input and state channels to command channels and the next state, by channel name."""
@@ -137,8 +133,7 @@ class Pipeline:
         self._nodes = [_open_node(name, model, file, threads) for name, model in models.items()]
         data_flow, feedback = (pipeline.get(flow) or {} for flow in ("data_flow", "feedback_flow"))
         self._wires = {
-            source: (*data_flow.get(source, ()), *feedback.get(source, ()))
-            for source in {**data_flow, **feedback}
+            source: (*data_flow.get(source, ()), *feedback.get(source, ())) for source in {**data_flow, **feedback}
         }
         state_names = {
             target: _state_name(source, target) for source, targets in feedback.items() for target in targets
@@ -151,16 +146,11 @@ class Pipeline:
         uses = Counter(name for names in ends for name in names.values())
         tensors = dict(_tensors(models))
         self.inputs, self.commands, self.state = (
-            {
-                port.channel.name: port
-                for port in (_port(tensors, k, n, uses[n] > 1) for k, n in names.items())
-            }
+            {port.channel.name: port for port in (_port(tensors, k, n, uses[n] > 1) for k, n in names.items())}
             for names in ends
         )
         self._check_wiring(tensors)
-        self.initial_state = {
-            n: np.zeros(p.channel.shape, p.channel.numpy_dtype) for n, p in self.state.items()
-        }
+        self.initial_state = {n: np.zeros(p.channel.shape, p.channel.numpy_dtype) for n, p in self.state.items()}
         if pipeline.get("initial_values"):
             self._read_initial_values(_inside(file.parent, pipeline["initial_values"]))
 
@@ -219,9 +209,7 @@ def sha256(file: Path) -> str:
 def _open_node(name: str, model: Mapping[str, Any], file: Path, threads: int) -> _Node:
     parameters = model["parameters"]
     if parameters["backend"] != "onnx":
-        raise BundleError(
-            f"{file}: model {name!r} is of kind {parameters['backend']!r}; only 'onnx' runs here"
-        )
+        raise BundleError(f"{file}: model {name!r} is of kind {parameters['backend']!r}; only 'onnx' runs here")
     onnx_file = _inside(file.parent, parameters["model_path"])
     if sha256(onnx_file) != parameters["sha256sum"]:
         raise BundleError(f"{onnx_file} is damaged: its SHA-256 is not the one in {file.name}")
@@ -256,8 +244,7 @@ def _check_tensors(file: Path, side: str, actual: list[Any], described: list[Map
         )
         if not same or model.type != f"tensor({_ONNX_TYPES.get(dtype, dtype)})":
             raise ValueError(
-                f"{side} {model.name!r} of {file.name} is {model.type} {model.shape}, "
-                f"described as {dtype} {shape}"
+                f"{side} {model.name!r} of {file.name} is {model.type} {model.shape}, described as {dtype} {shape}"
             )
 
 

@@ -243,7 +243,7 @@ def _say_how_it_ended(training: Training, run: Run, outcome: Outcome) -> None:
     recorded = {name for row in run.metrics() for name in row}
     best = str(training.config.checkpoint.best)
     if outcome.iteration and best not in recorded:
-        say(f"no metric {best!r} was recorded, so no checkpoint is best; {did_you_mean(best, recorded)}")
+        say(f"no metric {best!r} was recorded, so no checkpoint is best. {did_you_mean(best, recorded)}".rstrip())
     if outcome.signal is not None:
         name = signal.Signals(outcome.signal).name
         say(f"stopped by {name}; continue with: robolearn train resume={run.path}")

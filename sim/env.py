@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -253,9 +254,7 @@ class Env:
         }
 
     def _rewards(self, sick: torch.Tensor) -> dict[str, torch.Tensor]:
-        rewards = {
-            name: term.weight * term.func(self._true, **term.params) for name, term in self.task.rewards.items()
-        }
+        rewards = {name: term.weight * term.func(self._true, **term.params) for name, term in self.task.rewards.items()}
         if len(sick):
             for value in rewards.values():
                 value[sick] = 0.0  # the state that earned it no longer exists
@@ -294,16 +293,16 @@ class Env:
         lengths = self.episode_steps[ids].float()
         result.episodes = {"length": lengths, **self.task.metrics.finish(ids)}
         result.episodes["diverged"] = torch.isin(ids, sick).float()
-        for name, values in result.episodes.items():
-            finite = values[torch.isfinite(values)]
-            if len(finite):
-                result.log[f"episode/{name}"] = float(finite.mean())
+        means = torch.stack(tuple(result.episodes.values())).nanmean(dim=1).tolist()
+        for name, mean in zip(result.episodes, means, strict=True):
+            if math.isfinite(mean):
+                result.log[f"episode/{name}"] = mean
         for name, cause in causes.items():
             result.log[f"termination/{name}"] = float(cause[ids].float().mean())
         self._reset(ids)
         self._read_rows(ids)
-        fresh = self._observe(ids)
-        result.obs = {group: value.index_copy(0, ids, fresh[group]) for group, value in result.obs.items()}
+        for group, rows in self._observe(ids).items():
+            result.obs[group].index_copy_(0, ids, rows)
         for curriculum in self.task.curriculum.values():
             result.log.update(curriculum(self, result.log))
 

@@ -28,7 +28,8 @@ class MotionLibrary:
         joint_pos: (C, T, J) m or rad, in the robot's joint order (wrist joints first on a floating base).
         joint_vel: (C, T, J) central differences.
         object_pose: (C, T, 7) m and wxyz, world.
-        object_vel: (C, T, 6): linear m/s in the world frame, angular rad/s in the object's frame (as a free joint's qvel).
+        object_vel: (C, T, 6): linear m/s in the world frame, angular rad/s in the object's frame, as in a free joint's
+            qvel.
         length: (C,) frames in each clip.
         object_names: the object of each clip.
         names: the name of each clip.
@@ -176,7 +177,7 @@ class ReferenceGoal:
         self.channels: tuple[Channel, ...] = (
             Channel("reference_joint_pos", (frames, joints), "rad or m", elements=joint_order),
             Channel("reference_object_pose", (frames, 7), "m+wxyz", "world"),
-            Channel("object_shape", (shape_codes.shape[1],), "m"),
+            Channel("object_shape", (shape_codes.shape[1],), "1"),
         )
 
     def reset(self, ids: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -221,4 +222,3 @@ class ReferenceGoal:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in ("clip", "frame", "first_frame"):
             getattr(self, name).copy_(state[name])
-

@@ -100,10 +100,11 @@ class MujocoCpu:
                 self._failed.pop(int(i), None)
 
     def health(self) -> Health:
-        speed = np.abs(self._qvel).max(axis=1) if self._qvel.shape[1] else np.zeros(self.nworld)
-        # written so that a NaN speed counts as too fast
-        if not self._failed and not self._batch.warning.any() and (speed < self.max_speed).all():
+        # comparisons are written so that a NaN speed counts as too fast
+        slow = not self._qvel.size or (self._qvel.max() < self.max_speed and self._qvel.min() > -self.max_speed)
+        if slow and not self._failed and not self._batch.warning.any():
             return Health()
+        speed = np.abs(self._qvel).max(axis=1, initial=0.0)
         bad = ~(speed < self.max_speed) | self._warning_counts[:, list(_WATCHED)].any(axis=1)
         bad[list(self._failed)] = True
         if not bad.any():

@@ -109,7 +109,7 @@ def object_mass(bounds: tuple[float, float], body: str = "object", at_reset: boo
 
 
 def object_friction(bounds: tuple[float, float], body: str = "object", at_reset: bool = False) -> ScaleFields:
-    """Sliding friction of one body's geoms (the engine takes the larger of two touching geoms, or a priority)."""
+    """Sliding friction of one body's geoms, which decides contacts where they have the higher priority."""
     return ScaleFields(bounds, {"geom_friction": 1}, _body_and_geoms(body), column=0, at_reset=at_reset)
 
 

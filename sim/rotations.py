@@ -1,4 +1,4 @@
-"""Quaternion arithmetic on (..., 4) tensors, MuJoCo order wxyz, unit norm; no in-place operations, so that it exports."""
+"""Quaternion arithmetic on (..., 4) tensors, MuJoCo's order wxyz, unit norm; nothing in place, so that it exports."""
 
 from __future__ import annotations
 

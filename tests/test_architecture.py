@@ -22,7 +22,6 @@ GROUND = {
     "robolearn.runs",
     "robolearn.checkpoints",
     "robolearn.threads",
-    "robolearn.threads",
     "robolearn.versions",
     "robolearn.leapp_yaml",
 }

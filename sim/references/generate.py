@@ -75,10 +75,9 @@ def generate(
 
     Args:
         objects: object names; None takes the training objects.
-        kind: "grasp_lift" (approach, grasp, lift 15-22 cm, carry, turn 20-57 degrees), "pick_place" (the
-        same, then put
-            down, let go and retreat; turned about the vertical) or "rotate_in_hand" (held in the air, turned
-            by 40 degrees about the vertical by the fingers alone, the wrist at rest).
+        kind: "grasp_lift" (approach, grasp, lift 15-22 cm, carry, turn 20-57 degrees), "pick_place" (the same, then put
+            down, let go and retreat; turned about the vertical) or "rotate_in_hand" (held in the air, turned by 40
+            degrees about the vertical by the fingers alone, the wrist at rest).
         robot: a hand on a floating base, or its name.
         rate_hz: frames per second, 30 to 120.
         noise: errors added to the hand's motion (`Noise` or some of its fields); None gives clean clips.

@@ -14,6 +14,10 @@ from sim.robots.errors import RobotModelError
 FloatArray = NDArray[np.float64]
 
 
+_NEVER_SINGULAR = 1.4
+"""rad: below this middle angle the other triple of wrist angles is always further away."""
+
+
 @dataclass(frozen=True, eq=False)
 class Robot:
     """One robot model: names in command order, limits, and the landmarks of the hand.
@@ -72,6 +76,9 @@ class Robot:
         pose = np.asarray(pose, dtype=np.float64)
         frames = np.atleast_2d(pose)
         principal = _euler_xyz(frames[:, 3:7])
+        if np.abs(principal[:, 1]).max() < _NEVER_SINGULAR:
+            angles = np.unwrap(principal, axis=0)
+            return np.concatenate([frames[:, :3], angles], axis=1).reshape(*pose.shape[:-1], 6)
         other = np.stack([principal[:, 0] + np.pi, np.pi - principal[:, 1], principal[:, 2] + np.pi], axis=1)
         angles = np.empty_like(principal)
         last = np.zeros(3)

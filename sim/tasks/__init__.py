@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -11,6 +12,9 @@ from robolearn.errors import RobolearnError, unknown
 from sim.env import Env
 
 __all__ = ["TaskError", "config_class", "list_tasks", "make_env"]
+
+BYTES_PER_WORLD = 20_000
+"""A low estimate of what one world takes: its state, channels and observations."""
 
 _TASKS = {"dex_track": ("sim.tasks.dex_track", "DexTrackConfig")}
 
@@ -60,10 +64,23 @@ def make_env(
         TaskError: unknown names or an impossible size.
     """
     config = _configure(config_class(name), settings, name)
-    if num_envs < (0 if evaluation else 1):
-        raise TaskError(f"num_envs must be at least 1, got {num_envs}")
+    least = 0 if evaluation else 1
+    if not isinstance(num_envs, int) or num_envs < least:
+        raise TaskError(f"num_envs must be a whole number of at least {least}, got {num_envs!r}")
+    _check_memory(num_envs)
     make: Callable[..., Env] = import_module(_TASKS[name][0]).make
     return make(config, num_envs, seed=seed, threads=threads, split=split, evaluation=evaluation)
+
+
+def _check_memory(num_envs: int) -> None:
+    """Refuse a number of worlds that this machine cannot hold, before an hour is spent on finding out."""
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most = available // BYTES_PER_WORLD
+    if num_envs > most:
+        raise TaskError(
+            f"num_envs {num_envs} needs at least {num_envs * BYTES_PER_WORLD / 1e9:.0f} GB of memory, "
+            f"this machine has {available / 1e9:.0f} GB: at most {most}"
+        )
 
 
 def _configure(cls: type, settings: Mapping[str, Any], path: str) -> Any:
@@ -75,7 +92,9 @@ def _configure(cls: type, settings: Mapping[str, Any], path: str) -> Any:
         if key not in names:
             raise TaskError(unknown("setting", f"{path}.{key}", [f"{path}.{name}" for name in names]))
         nested = getattr(defaults, key)
-        if dataclasses.is_dataclass(nested) and isinstance(value, Mapping):
+        if dataclasses.is_dataclass(nested) and not isinstance(value, type(nested)):
+            if not isinstance(value, Mapping):
+                raise TaskError(f"setting {path}.{key} takes a mapping of settings, got {value!r}")
             value = _configure(type(nested), value, f"{path}.{key}")
         values[key] = value
     return cls(**values)

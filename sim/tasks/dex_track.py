@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from functools import partial
 
 import torch
 
@@ -15,15 +14,20 @@ from sim.env import Env
 from sim.motions import MotionLibrary, ReferenceGoal
 from sim.objects import get_object
 from sim.randomize import RANDOMIZERS, ScaleFields
-from sim.references.format import Reference
 from sim.robots import Robot, get_robot
 from sim.task import NoiseTerm, ObservationTerm, RewardTerm, Task, TerminationTerm
 from sim.tasks.tracking_metrics import TrackingMetrics
 from sim.tasks.tracking_motions import ClipConfig, clips_for
-from sim.tasks.tracking_scene import TIMESTEP, make_world, scene_spec
+from sim.tasks.tracking_scene import TIMESTEP, make_world
 from sim.terms import noise, tracking
 from sim.terms.actions import ResidualTracking
 from sim.terms.landmarks import hand_landmarks
+
+REPORT = (
+    *("tight", "turned", "strict", "loose"),
+    *("T_err_cm", "max_T_err_cm", "R_err_deg", "final_angle_deg", "E_wrist", "E_finger"),
+)
+"""Metrics that an evaluation shows."""
 
 
 class DexTrackError(RobolearnError):
@@ -128,7 +132,7 @@ def declare(
         derived={**hand_landmarks(robot), **tracking.DERIVED},
         baselines=baselines(robot),
         success="tight",
-        report=("tight", "turned", "strict", "loose", "T_err_cm", "max_T_err_cm", "R_err_deg", "final_angle_deg", "E_wrist", "E_finger"),
+        report=REPORT,
     )
 
 
@@ -138,6 +142,13 @@ def _check(config: DexTrackConfig) -> None:
     for name in config.randomize:
         if name not in RANDOMIZERS:
             raise DexTrackError(unknown("randomizer", name, RANDOMIZERS))
+    scales = ("finger_scale", "wrist_position_scale", "wrist_rotation_scale")
+    for name in (*scales, "terminate_distance", "terminate_angle"):
+        _require(config, name, lambda v: v > 0, "greater than 0")
+    for name in ("finger_cap", "wrist_position_cap", "wrist_rotation_cap", "joint_noise"):
+        _require(config, name, lambda v: v >= 0, "0 or more")
+    for name in ("leak", "start_fraction"):
+        _require(config, name, lambda v: 0 <= v <= 1, "between 0 and 1")
     if config.substeps < 1 or abs(config.rate_hz * config.substeps * TIMESTEP - 1.0) > 1e-9:
         raise DexTrackError(
             f"rate_hz {config.rate_hz:g} with {config.substeps} substeps does not fit the time step of 1/120 s: "
@@ -147,6 +158,12 @@ def _check(config: DexTrackConfig) -> None:
         raise DexTrackError(f"lookahead must increase from 1 (the command's baseline), got {config.lookahead}")
     if len(config.command_delay) != 2 or not 0 <= config.command_delay[0] <= config.command_delay[1]:
         raise DexTrackError(f"command_delay must be [least, most] control steps, got {config.command_delay}")
+
+
+def _require(config: DexTrackConfig, name: str, condition: Callable[[float], bool], rule: str) -> None:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not condition(value):  # NaN fails as well
+        raise DexTrackError(f"{config.name}.{name} must be {rule}, got {value!r}")
 
 
 def _shared(motions: MotionLibrary, num_envs: int) -> tuple[list[tuple[str, int]], list[torch.Tensor]]:
@@ -298,6 +315,7 @@ def _noise() -> dict[str, NoiseTerm]:
 
 
 def _randomizer(name: str, bounds: Sequence[float]) -> ScaleFields:
-    if len(bounds) != 2:
-        raise DexTrackError(f"randomize.{name} must be [low, high], got {list(bounds)}")
+    numbers = isinstance(bounds, Sequence) and all(isinstance(b, (int, float)) for b in bounds)
+    if not numbers or len(bounds) != 2:
+        raise DexTrackError(f"randomize.{name} must be two numbers, [low, high], got {bounds!r}")
     return RANDOMIZERS[name]((float(bounds[0]), float(bounds[1])))

@@ -21,7 +21,8 @@ class TrackingMetrics:
     Means over the clip's control steps (DexTrack, arXiv 2502.09614):
 
     - ``T_err`` cm: distance of the object from its reference; ``R_err`` rad: its angle.
-    - ``E_wrist``: 0.5·‖Δposition‖ (m) + 0.5·angle (rad) of the wrist; ``E_finger`` rad: mean |Δ| of the finger joints.
+    - ``E_wrist``: 0.5·‖Δposition‖ (m) + 0.5·‖Δhinge angles‖ (rad) of the wrist; ``E_finger`` rad: mean |Δ| of the
+      finger joints.
     - ``strict``: T_err < 10 cm ∧ R_err < 20° ∧ 0.5·E_wrist + 0.5·E_finger < 0.8; ``loose``: 10 cm, 40°, 1.2.
     - ``tight``: T_err < 3 cm ∧ R_err < 15° ∧ hand error < 0.8 ∧ never further than 6 cm (no drop).
     - ``turned``: the object ends within 15° of the reference's last orientation and was never further than 6 cm.

@@ -41,12 +41,13 @@ class ClipConfig:
         heldout_clips: generated clips in each held-out split.
         seed: of the generator; held-out splits use other streams of it.
         noise: scale of the generator's noise on the hand's reference; 1 is 5 mm, 0.04 rad wrist, 0.08 rad fingers.
-        objects: names of objects to use; empty: the split's own.
+        objects: names of objects of the train and heldout splits; empty: all training objects. The split
+            ``heldout_objects`` has objects of its own.
     """
 
     folder: str = ""
     kind: str = "grasp_lift"
-    clips: int = 96
+    clips: int = 320
     heldout_clips: int = 96
     seed: int = 0
     noise: float = 1.0
@@ -66,8 +67,10 @@ def clips_for(config: ClipConfig, robot: Robot, split: str, rate_hz: float) -> l
     count = config.clips if split == "train" else config.heldout_clips
     if count < 1:
         raise ClipError(f"number of {split} clips must be at least 1, got {count}")
-    heldout_objects = split == "heldout_objects"
-    names = tuple(config.objects) or tuple(list_objects(split="heldout" if heldout_objects else "train"))
+    if split == "heldout_objects":
+        names = tuple(list_objects(split="heldout"))
+    else:
+        names = tuple(config.objects) or tuple(list_objects(split="train"))
     stream = "train" if split == "train" else "heldout"
     return list(_generated(names, count, config.seed, config.kind, robot, rate_hz, config.noise, stream))
 

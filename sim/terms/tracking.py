@@ -174,4 +174,3 @@ def scrambled(c: Channels) -> torch.Tensor:
 def object_lost(c: Channels, distance: float, angle: float) -> torch.Tensor:
     """(N,) bool: the object is further than ``distance`` (m) or ``angle`` (rad) from its reference."""
     return (c["object_distance"] > distance) | (c["object_angle"] > angle)
-

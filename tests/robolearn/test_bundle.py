@@ -154,9 +154,7 @@ def gain(gain_path: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(gain_path, tmp_path / "gain"))
 
 
-def episode(
-    contract: Contract, steps: int, scale: float = 1.0, seed: int = 0
-) -> Iterator[dict[str, np.ndarray]]:
+def episode(contract: Contract, steps: int, scale: float = 1.0, seed: int = 0) -> Iterator[dict[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         yield {c.name: (scale * rng.standard_normal(c.shape)).astype(c.dtype) for c in contract.inputs}
@@ -187,9 +185,7 @@ def test_the_bundle_is_the_policy(tracker: Tracker, tracker_path: Path) -> None:
             state = {c.name: expected[c.name] for c in TRACKER.state}
             commands = bundle.step(inputs)
             assert tuple(commands) == ("joint_target",)
-            np.testing.assert_allclose(
-                commands["joint_target"], expected["joint_target"][0], atol=1e-5, rtol=0
-            )
+            np.testing.assert_allclose(commands["joint_target"], expected["joint_target"][0], atol=1e-5, rtol=0)
         for name, value in bundle.state.items():
             np.testing.assert_allclose(value, state[name][0], atol=1e-5, rtol=0)
         assert any(value.any() for value in bundle.state.values())
@@ -207,9 +203,7 @@ def test_leapp_runs_our_bundle(tracker_path: Path) -> None:
     for _ in range(2):
         for inputs in episode(TRACKER, 6):
             theirs = runner({f"policy/{k}": torch.from_numpy(v)[None] for k, v in inputs.items()})
-            np.testing.assert_array_equal(
-                bundle.step(inputs)["joint_target"], theirs["policy/joint_target"][0]
-            )
+            np.testing.assert_array_equal(bundle.step(inputs)["joint_target"], theirs["policy/joint_target"][0])
         bundle.reset()
         runner.reset()
 
@@ -376,9 +370,7 @@ def test_images_integers_and_passed_through_state(tmp_path: Path) -> None:
         (np.array([0, np.nan], np.float32), r"element 'b' \[1\] is nan"),
     ],
 )
-def test_bad_inputs_are_refused_and_change_nothing(
-    tracker_path: Path, gain_path: Path, q: Any, message: str
-) -> None:
+def test_bad_inputs_are_refused_and_change_nothing(tracker_path: Path, gain_path: Path, q: Any, message: str) -> None:
     with pytest.raises(ContractError, match=message):
         Bundle.load(gain_path).step({"q": q})
     with pytest.raises(ContractError, match="unknown input channel 'qq'; did you mean 'q'"):

@@ -88,9 +88,7 @@ def test_a_misspelt_name_explains_the_missing_one() -> None:
 
 def test_commands_keep_their_limits_as_float32_has_them() -> None:
     contract = make_contract()
-    at_limit = np.array(
-        [-0.2, 1.61, 0.1], np.float32
-    )  # float32(1.61) > 1.61: the graph's clamp gives this number
+    at_limit = np.array([-0.2, 1.61, 0.1], np.float32)  # float32(1.61) > 1.61: the graph's clamp gives this number
     assert contract.check_commands({"joint_target": at_limit})["joint_target"] is at_limit
     with pytest.raises(ContractError, match=r"element 'thumb_0' \[2\] is 0.0, outside \[0.1"):
         contract.check_commands({"joint_target": np.zeros(3, np.float32)})
@@ -211,7 +209,5 @@ def test_period() -> None:
 
 def test_it_needs_numpy_alone() -> None:
     code = "import sys, robolearn.contract; print(*sys.modules)"
-    modules = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "yaml", "onnxruntime", "mujoco"} & set(modules)
