@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 
@@ -15,19 +14,28 @@ from sim.motions import MotionLibrary, ReferenceGoal
 from sim.objects import get_object
 from sim.randomize import RANDOMIZERS, ScaleFields
 from sim.robots import Robot, get_robot
-from sim.task import NoiseTerm, ObservationTerm, RewardTerm, Task, TerminationTerm
+from sim.task import NoiseTerm, ObservationTerm, Task, TerminationTerm
 from sim.tasks.tracking_metrics import TrackingMetrics
 from sim.tasks.tracking_motions import ClipConfig, clips_for
+from sim.tasks.tracking_rewards import REWARDS, baselines
 from sim.tasks.tracking_scene import TIMESTEP, make_world
 from sim.terms import noise, tracking
 from sim.terms.actions import ResidualTracking
 from sim.terms.landmarks import hand_landmarks
+from sim.world import World
 
 REPORT = (
     *("tight", "turned", "strict", "loose"),
     *("T_err_cm", "max_T_err_cm", "R_err_deg", "final_angle_deg", "E_wrist", "E_finger"),
 )
 """Metrics that an evaluation shows."""
+
+
+POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
+"""Elements of a pose channel."""
+
+OBJECT_COORDINATES = 7
+"""Position and quaternion of the object's free joint."""
 
 
 class DexTrackError(RobolearnError):
@@ -39,30 +47,53 @@ class DexTrackConfig:
     """Settings of ``dex_track``; lengths in m, angles in rad, times in s."""
 
     name: str = "dex_track"
+    """Name of the task."""
     instruction: str = "follow the reference motion with hand and object"
+    """The task in words."""
     robot: str = "allegro"
+    """A hand, on its floating base."""
     side: str = "right"
+    """right or left."""
     motions: ClipConfig = field(default_factory=ClipConfig)
+    """The clips to track."""
     rate_hz: float = 60.0
+    """Control steps per second; with substeps it gives 120 physics steps per second."""
     substeps: int = 2
+    """Physics steps per control step."""
     lookahead: list[int] = field(default_factory=lambda: [1, 4, 8])
+    """Reference frames ahead that the policy sees; 1, the command's baseline, comes first."""
     reward: str = "exp"
+    """exp, dextrack (as published), or random (the control that must fail)."""
     wrist_position_scale: float = 0.15
+    """m/s that one unit of action adds to the wrist's residual."""
     wrist_rotation_scale: float = 0.8
+    """rad/s, likewise."""
     finger_scale: float = 3.0
+    """rad/s, likewise (published: 20, with the wrist at 0.5 throughout)."""
     wrist_position_cap: float = 0.03
+    """m, bound of the residual."""
     wrist_rotation_cap: float = 0.15
+    """rad, bound of the residual."""
     finger_cap: float = 0.6
+    """rad, bound of the residual."""
     leak: float = 0.9
+    """Share of the residual kept each step (published: 1)."""
     start_fraction: float = 0.25
+    """Share of training episodes that start at a clip's first frame; the others start anywhere in it."""
     joint_noise: float = 0.0
+    """rad and m, noise on the initial joint positions in training."""
     terminate_distance: float = 0.10
+    """m, object error that ends a training episode."""
     terminate_angle: float = 1.2
+    """rad, object error that ends a training episode."""
     randomize: dict[str, list[float]] = field(
         default_factory=lambda: {"object_mass": [0.7, 1.3], "object_friction": [0.7, 1.0]}
     )
+    """Randomiser → [low, high] factor: object_mass, object_friction, object_size, actuator_gains."""
     sensor_noise: bool = False
+    """Noise on the joints and the object's pose and velocity that the policy sees."""
     command_delay: list[int] = field(default_factory=lambda: [0, 0])
+    """[least, most] control steps of latency, drawn for each episode."""
 
 
 def make(
@@ -87,6 +118,7 @@ def make(
     motions = MotionLibrary.from_references(references, robot, config.rate_hz)
     layout, candidates = _fixed(motions, num_envs) if evaluation else _shared(motions, num_envs)
     world = make_world(robot, layout, threads)
+    _check_joints(world, robot)
     goal = ReferenceGoal(
         motions,
         candidates,
@@ -160,6 +192,15 @@ def _check(config: DexTrackConfig) -> None:
         raise DexTrackError(f"command_delay must be [least, most] control steps, got {config.command_delay}")
 
 
+def _check_joints(world: World, robot: Robot) -> None:
+    model = world.shards[0].physics.model
+    if model.nq != len(robot.joint_names) + OBJECT_COORDINATES:
+        raise DexTrackError(
+            f"robot {robot.name!r} has {model.nq - OBJECT_COORDINATES} joint coordinates and {len(robot.joint_names)} "
+            "actuated joints; dex_track needs a hand without passive joints, such as 'allegro'"
+        )
+
+
 def _require(config: DexTrackConfig, name: str, condition: Callable[[float], bool], rule: str) -> None:
     value = getattr(config, name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not condition(value):  # NaN fails as well
@@ -191,9 +232,6 @@ def _fixed(motions: MotionLibrary, num_envs: int) -> tuple[list[tuple[str, int]]
             layout.append((name, len(clips)))
             candidates += [torch.tensor([k]) for k in clips]
     return layout, candidates
-
-
-POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
 
 
 def _measured(robot: Robot) -> tuple[Channel, ...]:
@@ -250,59 +288,6 @@ def _policy_terms() -> dict[str, ObservationTerm]:
 
 def _critic_terms() -> dict[str, ObservationTerm]:
     return {"randomization": ObservationTerm(tracking.channel, {"name": "randomization"})}
-
-
-def _dextrack_rewards(wrist: int) -> dict[str, RewardTerm]:
-    """The published reward, term by term."""
-    return {
-        "hand": RewardTerm(tracking.dextrack_hand, -0.5, {"wrist": wrist}),
-        "approach": RewardTerm(tracking.dextrack_approach, -0.3),
-        "object": RewardTerm(tracking.dextrack_object, 1.0),
-        "bonus": RewardTerm(tracking.dextrack_bonus, 1.0),
-    }
-
-
-def _exp_rewards(wrist: int) -> dict[str, RewardTerm]:
-    """Positive exponential terms: an episode that ends early earns less."""
-    return {
-        "object_position": RewardTerm(tracking.object_position_exp, 1.0, {"sharpness": 30.0}),
-        "object_rotation": RewardTerm(tracking.object_rotation_exp, 0.5, {"sharpness": 3.0}),
-        "wrist": RewardTerm(tracking.wrist_exp, 0.2, {"wrist": wrist, "sharpness": 10.0}),
-        "fingers": RewardTerm(tracking.finger_exp, 0.2, {"wrist": wrist, "sharpness": 3.0}),
-        "action": RewardTerm(tracking.squared, -0.005, {"name": "last_action"}),
-    }
-
-
-FLEXIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
-"""rad: the constant flexions tried as a baseline."""
-
-
-def baselines(robot: Robot) -> dict[str, dict[str, Callable[[Env], torch.Tensor]]]:
-    """Kinematic replay of the reference, and the same with every finger flexed by a constant."""
-    flexing = torch.tensor([float(_flexes(name)) for name in robot.joint_names])
-
-    def flexed(env: Env, angle: float) -> torch.Tensor:
-        decoder, residual = env.task.action, env.channels["residual"]
-        assert isinstance(decoder, ResidualTracking)
-        return decoder.action_for(residual, angle * flexing.expand_as(residual))
-
-    return {
-        "kinematic replay": {"": lambda env: torch.zeros(env.num_envs, env.num_actions)},
-        "constant flexion": {f"{angle:g} rad": partial(flexed, angle=angle) for angle in FLEXIONS},
-    }
-
-
-def _flexes(joint: str) -> bool:
-    """Whether a joint closes the hand: not the wrist, nor what spreads the fingers or turns the thumb."""
-    return not any(part in joint for part in ("wrist", "abd", "opp", "twist"))
-
-
-def _random_rewards(wrist: int) -> dict[str, RewardTerm]:
-    """The control that must fail."""
-    return {"random": RewardTerm(tracking.scrambled, 1.0)}
-
-
-REWARDS = {"dextrack": _dextrack_rewards, "exp": _exp_rewards, "random": _random_rewards}
 
 
 def _noise() -> dict[str, NoiseTerm]:
