@@ -36,8 +36,9 @@ format: install ## rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## rates of this machine against raw engines and peers
+bench: install ## speed against the bare engine, gymnasium and rsl_rl, as ratios
 	$(BIN)/robolearn bench sim
+	$(BIN)/python benchmarks/ppo_vs_rsl_rl.py
 
 clean: ## remove the virtual environment and every cache (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -15,6 +15,9 @@ from sim.references.format import Reference
 from sim.robots import Robot
 from sim.rotations import quat_conjugate, quat_multiply, quat_to_rotvec
 
+POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
+"""Elements of a pose channel."""
+
 
 class MotionError(RobolearnError):
     """Reference motions that do not fit the task: another robot, another rate, none for an object."""
@@ -175,8 +178,14 @@ class ReferenceGoal:
         frames = len(self._offsets)
         joints = motions.joint_pos.shape[2]
         self.channels: tuple[Channel, ...] = (
-            Channel("reference_joint_pos", (frames, joints), "rad or m", elements=joint_order),
-            Channel("reference_object_pose", (frames, 7), "m+wxyz", "world"),
+            Channel(
+                "reference_joint_pos",
+                (frames, joints),
+                "rad or m",
+                kind="command/joint/position",
+                elements=joint_order,
+            ),
+            Channel("reference_object_pose", (frames, 7), "m+wxyz", "world", kind="command/body/pose", elements=POSE),
             Channel("object_shape", (shape_codes.shape[1],), "1"),
         )
 

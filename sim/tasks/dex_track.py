@@ -10,7 +10,7 @@ import torch
 from robolearn.contract import Channel
 from robolearn.errors import RobolearnError, unknown
 from sim.env import Env
-from sim.motions import MotionLibrary, ReferenceGoal
+from sim.motions import POSE, MotionLibrary, ReferenceGoal
 from sim.objects import get_object
 from sim.randomize import RANDOMIZERS, ScaleFields
 from sim.robots import Robot, get_robot
@@ -30,9 +30,6 @@ REPORT = (
 )
 """Metrics that an evaluation shows."""
 
-
-POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
-"""Elements of a pose channel."""
 
 OBJECT_COORDINATES = 7
 """Position and quaternion of the object's free joint."""
