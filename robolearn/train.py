@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "train a policy; resume=<run> continues a run, -m sweeps over comma lists"
 
-_IMPORTED_AT = time.monotonic()
+_PROGRAM_START = [time.monotonic()]
+"""Taken by the first run of the process."""
 
 MakeEnv = Callable[[TrainConfig, int], Any]
 """``make_env(config, seed)`` → an environment with `TrainConfig.num_envs` worlds."""
@@ -109,11 +110,17 @@ def train(config: TrainConfig, make_env: MakeEnv | None = None) -> Result | None
     Raises:
         RobolearnError: a setting that cannot work, an unwritable folder, a number that is not finite.
     """
+    started = _started()
     _check_device(config.device)
     with processes() as rank:
         env, learner = _make(config, make_env)
         with _new_run(config) if rank == 0 else nullcontext() as run:
-            return _carry_out(_training(config, env, learner, run))
+            return _carry_out(_training(config, env, learner, run), started)
+
+
+def _started() -> float:
+    """When this run started: with the program, or now if the program has had a run before."""
+    return _PROGRAM_START.pop() if _PROGRAM_START else time.monotonic()
 
 
 def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | None = None) -> Result | None:
@@ -126,6 +133,7 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
     Raises:
         RobolearnError: not a run, in use, damaged, or an override that would change the training.
     """
+    started = _started()
     stored = Run.open(path)
     config = to_train_config(resumed(stored.config, overrides))
     _check_device(config.device)
@@ -140,7 +148,7 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
                 print(line, file=sys.stderr)
             write_atomic(run.path / "config.yaml", _yaml(to_plain(config)).encode())
             run.rewind(checkpoint.iteration if checkpoint else 0)
-        return _carry_out(training)
+        return _carry_out(training, started)
 
 
 @contextmanager
@@ -219,7 +227,7 @@ def _training(config: TrainConfig, env: Any, learner: Learner, run: Run | None) 
     return Training(config, env, learner, run, display)
 
 
-def _carry_out(training: Training) -> Result | None:
+def _carry_out(training: Training, started: float) -> Result | None:
     """Train until the budget is spent or a signal comes, and see the run through to its end."""
     run = training.run
     try:
@@ -232,7 +240,7 @@ def _carry_out(training: Training) -> Result | None:
         if run is not None:
             print(f"interrupted; continue with: robolearn train resume={run.path}", file=sys.stderr)
         raise
-    startup = None if training.first_step_at is None else training.first_step_at - _IMPORTED_AT
+    startup = None if training.first_step_at is None else training.first_step_at - started
     return Result(run.path, outcome, startup, evaluation)
 
 
