@@ -30,11 +30,8 @@ def quat_rotate(q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def quat_to_rotvec(q: torch.Tensor) -> torch.Tensor:
     """Rotation vector (..., 3), rad, of the shorter of the two rotations that ±q describe."""
     q = torch.where(q[..., :1] < 0, -q, q)
-    norm = q[..., 1:].norm(dim=-1, keepdim=True)
-    angle = 2.0 * torch.atan2(norm, q[..., :1])
-    # angle / norm → 2 as the rotation vanishes
-    scale = torch.where(norm > 1e-6, angle / norm.clamp_min(1e-6), torch.full_like(norm, 2.0))
-    return scale * q[..., 1:]
+    norm = q[..., 1:].norm(dim=-1, keepdim=True).clamp_min(1e-9)  # angle / norm → 2 as the rotation vanishes
+    return 2.0 * torch.atan2(norm, q[..., :1]) / norm * q[..., 1:]
 
 
 def quat_from_rotvec(r: torch.Tensor) -> torch.Tensor:
@@ -45,21 +42,38 @@ def quat_from_rotvec(r: torch.Tensor) -> torch.Tensor:
 
 
 def rotation_error(target: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
-    """Rotation vector (..., 3), rad, world frame, that turns ``actual`` into ``target`` (quaternions (..., 4))."""
-    return quat_to_rotvec(quat_multiply(target, quat_conjugate(actual)))
+    """Rotation vectors (..., L, 3), rad, in the world, that turn ``actual`` (..., 4) into ``target`` (..., L, 4)."""
+    by_conjugate = (actual @ _BY_CONJUGATE.to(actual)).unflatten(-1, (4, 4))
+    return quat_to_rotvec(target @ by_conjugate)
 
 
-def quat_to_columns(q: torch.Tensor) -> torch.Tensor:
-    """First two columns of the rotation matrix, (..., 6): a continuous rotation code (Zhou et al. 2019)."""
-    w, x, y, z = q.unbind(-1)
-    return torch.stack(
-        [
-            1 - 2 * (y * y + z * z),
-            2 * (x * y + w * z),
-            2 * (x * z - w * y),
-            2 * (x * y - w * z),
-            1 - 2 * (x * x + z * z),
-            2 * (y * z + w * x),
-        ],
-        dim=-1,
-    )
+def quat_to_matrix(q: torch.Tensor) -> torch.Tensor:
+    """Rotation matrices (..., 3, 3) of unit quaternions (..., 4)."""
+    products = (q.unsqueeze(-1) * q.unsqueeze(-2)).flatten(-2)
+    return (products @ _TO_MATRIX.to(q)).unflatten(-1, (3, 3))
+
+
+# Both are linear in the quaternion or in the products of its elements: one matrix product each.
+
+
+def _by_conjugate() -> torch.Tensor:
+    """(4, 16): turns a into the matrix M with q ⊗ conjugate(a) = q M for row vectors q."""
+    basis = torch.eye(4, dtype=torch.float64)
+    products = quat_multiply(basis[None, :, :], quat_conjugate(basis)[:, None, :])  # [a, q] = q ⊗ conjugate(a)
+    return products.flatten(1)
+
+
+def _to_matrix() -> torch.Tensor:
+    """(16, 9): turns the products q_i q_j into the rotation matrix, row by row."""
+    w, x, y, z = range(4)
+    out = torch.zeros(4, 4, 3, 3, dtype=torch.float64)
+    for i in range(4):
+        for k in range(3):
+            out[i, i, k, k] = 1.0 if i in (w, k + 1) else -1.0
+    for i, j, k, row, column in ((x, y, z, 0, 1), (y, z, x, 1, 2), (z, x, y, 2, 0)):
+        out[i, j, row, column] = out[i, j, column, row] = 2.0
+        out[w, k, row, column], out[w, k, column, row] = -2.0, 2.0
+    return out.reshape(16, 9)
+
+
+_BY_CONJUGATE, _TO_MATRIX = _by_conjugate(), _to_matrix()

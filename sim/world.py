@@ -191,7 +191,7 @@ class World:
             rows = torch.from_numpy(local)
             for name, values in state.items():
                 live = shard.physics.bind(name)
-                live[rows] = values[chosen].to(live.dtype)
+                live.index_copy_(0, rows, values[chosen].to(live.dtype))
             if self._refresh:
                 shard.physics.forward(local)
 

@@ -15,15 +15,16 @@ def hand_landmarks(robot: Robot) -> dict[str, Derived]:
     ``fingertip_pos`` (N, K, 3) m, ``palm_pos`` (N, 3) m and ``palm_rotation`` (N, 3, 3), all in the world.
     """
     tips = len(robot.fingertip_sites)
-    kinematics = Kinematics(robot.spec().compile(), robot.joint_names, (*robot.fingertip_sites, robot.palm_site))
+    sites = (*robot.fingertip_sites, robot.palm_site)
+    kinematics = Kinematics(robot.spec().compile(), robot.joint_names, sites, frames=(robot.palm_site,))
 
     def landmarks(c: Channels) -> torch.Tensor:
         position, rotation = kinematics(c["joint_pos"])
-        return torch.cat([position, rotation.flatten(2)], dim=-1)
+        return torch.cat([position.flatten(1), rotation.flatten(1)], dim=1)
 
     return {
         "landmarks": landmarks,
-        "fingertip_pos": lambda c: c["landmarks"][:, :tips, :3],
-        "palm_pos": lambda c: c["landmarks"][:, tips, :3],
-        "palm_rotation": lambda c: c["landmarks"][:, tips, 3:].unflatten(1, (3, 3)),
+        "fingertip_pos": lambda c: c["landmarks"][:, : 3 * tips].unflatten(1, (tips, 3)),
+        "palm_pos": lambda c: c["landmarks"][:, 3 * tips : 3 * tips + 3],
+        "palm_rotation": lambda c: c["landmarks"][:, 3 * tips + 3 :].unflatten(1, (3, 3)),
     }

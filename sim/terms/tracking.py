@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from sim.channels import Channels
-from sim.rotations import quat_conjugate, quat_rotate, quat_to_columns, rotation_error
+from sim.rotations import quat_to_matrix, rotation_error
 
 # Derived channels
 
@@ -22,7 +22,7 @@ def object_position_error(c: Channels) -> torch.Tensor:
 
 def object_rotation_error(c: Channels) -> torch.Tensor:
     """(N, L, 3) rad: rotation vector from the actual to the reference object orientation."""
-    return rotation_error(c["reference_object_pose"][..., 3:], c["object_pose"][:, None, 3:])
+    return rotation_error(c["reference_object_pose"][..., 3:], c["object_pose"][:, 3:])
 
 
 def object_distance(c: Channels) -> torch.Tensor:
@@ -50,7 +50,13 @@ def palm_to_object(c: Channels) -> torch.Tensor:
     return (c["palm_pos"] - c["object_pose"][:, :3]).norm(dim=-1)
 
 
+def object_rotation(c: Channels) -> torch.Tensor:
+    """(N, 3, 3): the object's rotation matrix in the world."""
+    return quat_to_matrix(c["object_pose"][:, 3:])
+
+
 DERIVED = {
+    "object_rotation": object_rotation,
     "object_position_error": object_position_error,
     "object_rotation_error": object_rotation_error,
     "object_distance": object_distance,
@@ -76,15 +82,14 @@ def object_in_palm(c: Channels) -> torch.Tensor:
 
 
 def object_orientation(c: Channels) -> torch.Tensor:
-    """(N, 6): first two columns of the object's rotation matrix in the world."""
-    return quat_to_columns(c["object_pose"][:, 3:])
+    """(N, 6): two columns of the object's rotation matrix, a continuous code of rotations (Zhou et al. 2019)."""
+    return c["object_rotation"][:, :, :2].transpose(1, 2).flatten(1)
 
 
 def fingertips_in_object(c: Channels) -> torch.Tensor:
     """(N, 3K) m: fingertips in the object's frame."""
-    pose = c["object_pose"]
-    offsets = c["fingertip_pos"] - pose[:, None, :3]
-    return quat_rotate(quat_conjugate(pose[:, None, 3:]), offsets).flatten(1)
+    offsets = c["fingertip_pos"] - c["object_pose"][:, None, :3]
+    return (offsets @ c["object_rotation"]).flatten(1)
 
 
 def upcoming_joint_error(c: Channels) -> torch.Tensor:

@@ -18,7 +18,7 @@ def test_sites_are_where_mujoco_puts_them(side, base):
     model = robot.spec().compile()
     data = mujoco.MjData(model)
     sites = (*robot.fingertip_sites, robot.palm_site, *list(robot.keypoint_sites)[:3])
-    kinematics = Kinematics(model, robot.joint_names, sites)
+    kinematics = Kinematics(model, robot.joint_names, sites, frames=sites)
     joints = np.random.default_rng(0).uniform(robot.lower, robot.upper, (20, len(robot.joint_names)))
     position, rotation = kinematics(torch.tensor(joints, dtype=torch.float32))
     assert position.shape == (20, len(sites), 3) and rotation.shape == (20, len(sites), 3, 3)

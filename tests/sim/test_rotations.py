@@ -51,9 +51,9 @@ def test_rotation_vectors_there_and_back():
 def test_both_quaternions_of_a_rotation_are_one_rotation():
     q = random_quats()
     assert torch.equal(rot.quat_to_rotvec(q), rot.quat_to_rotvec(-q))
-    assert torch.allclose(rot.quat_to_columns(q), rot.quat_to_columns(-q), atol=1e-15)
+    assert torch.allclose(rot.quat_to_matrix(q), rot.quat_to_matrix(-q), atol=1e-15)
     assert (rot.quat_to_rotvec(q).norm(dim=-1) <= np.pi + 1e-12).all()
-    zero = rot.rotation_error(q, -q).norm(dim=-1)
+    zero = rot.rotation_error(q[:, None], -q).norm(dim=-1)
     assert (zero < 1e-7).all()
 
 
@@ -73,15 +73,21 @@ def test_from_no_angle_to_a_half_turn(angle, dtype, tolerance):
 
 def test_error_turns_actual_into_target():
     target, actual = random_quats(), random_quats()
-    error = rot.rotation_error(target, actual)
+    error = rot.rotation_error(target[:, None], actual)[:, 0]
     same_rotation(target, Rotation.from_rotvec(error.numpy()) * scipy(actual), 1e-9)
 
 
-def test_columns_are_those_of_the_matrix():
+def test_matrix():
     q = random_quats()
-    matrix = scipy(q).as_matrix()
-    expected = np.concatenate([matrix[:, :, 0], matrix[:, :, 1]], axis=1)
-    np.testing.assert_allclose(rot.quat_to_columns(q).numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(rot.quat_to_matrix(q).numpy(), scipy(q).as_matrix(), atol=1e-12)
+
+
+def test_one_actual_rotation_has_several_targets():
+    targets, actual = random_quats().reshape(-1, 2, 4), random_quats()
+    errors = rot.rotation_error(targets, actual[: len(targets)])
+    for k in range(2):
+        one = rot.rotation_error(targets[:, k : k + 1], actual[: len(targets)])
+        np.testing.assert_allclose(errors[:, k].numpy(), one[:, 0].numpy(), atol=1e-12)
 
 
 def test_gradients_are_finite_at_the_identity_and_at_a_half_turn():
@@ -90,7 +96,7 @@ def test_gradients_are_finite_at_the_identity_and_at_a_half_turn():
         rot.quat_to_rotvec(quat).sum().backward()
         assert torch.isfinite(quat.grad).all()
         pair = torch.tensor(q, requires_grad=True)
-        rot.rotation_error(pair, torch.tensor([1.0, 0, 0, 0])).square().sum().backward()
+        rot.rotation_error(pair[None], torch.tensor([1.0, 0, 0, 0])).square().sum().backward()
         assert torch.isfinite(pair.grad).all()
     vector = torch.zeros(3, requires_grad=True)
     quat = rot.quat_from_rotvec(vector)
