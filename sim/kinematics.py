@@ -29,14 +29,14 @@ class _Level:
     Attributes:
         enter: (E, 3, 1) vectors whose chain begins here; they follow those that come from the level before.
         turn: (V, 9, 3), F over F K over F K².
-        hinge: (V,) indexes the joint positions.
+        hinges: the level's share of all hinges.
         shift: (V, 3, 1), pos for points and zero for directions.
         slides, slide_axes: joints (k,) that shift points, by (3V, k).
     """
 
     enter: torch.Tensor
     turn: torch.Tensor
-    hinge: torch.Tensor
+    hinges: slice
     shift: torch.Tensor
     slides: torch.Tensor
     slide_axes: torch.Tensor
@@ -65,29 +65,35 @@ class Kinematics:
         for chain in (_chain(model, list(joints), site) for site in frames):
             vectors += [_Vector(chain, chain.rot[:, k], False) for k in range(3)]
         self._levels: list[_Level] = []
+        hinges: list[int] = []
         carried: list[int] = []
         for depth in range(max(len(v.chain.links) for v in vectors), 0, -1):
             entering = [k for k, v in enumerate(vectors) if len(v.chain.links) == depth]
             carried += entering
-            self._levels.append(_level([vectors[k] for k in carried], [vectors[k] for k in entering], depth - 1))
+            links = [vectors[k].chain.links[depth - 1] for k in carried]
+            hinges += [link.hinge[0] if link.hinge else 0 for link in links]
+            share = slice(len(hinges) - len(links), len(hinges))
+            self._levels.append(_level([vectors[k] for k in carried], [vectors[k] for k in entering], links, share))
         fixed = [k for k, v in enumerate(vectors) if not v.chain.links]
         self._fixed = _columns([vectors[k].value for k in fixed])
         carried += fixed
         self._order = torch.tensor([carried.index(k) for k in range(len(vectors))])
+        self._hinges = torch.tensor(hinges, dtype=torch.long)
         self._num_sites = len(sites)
 
     def __call__(self, joint_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions (N, S, 3) m and rotation matrices (N, F, 3, 3) for joint positions (N, J), in the world."""
-        q = joint_pos.T
+        q = joint_pos.T.contiguous()
         n = q.shape[1]
-        sine, versine = torch.sin(q), 1.0 - torch.cos(q)
+        sine = torch.sin(q)[self._hinges].unsqueeze(1)
+        versine = (1.0 - torch.cos(q))[self._hinges].unsqueeze(1)
         vectors = q.new_zeros(0, 3, n)
         for level in self._levels:
             if len(level.enter):
                 vectors = torch.cat([vectors, level.enter.expand(-1, -1, n)])
             parts = level.turn @ vectors
-            out = torch.addcmul(parts[:, :3], sine[level.hinge, None], parts[:, 3:6])
-            vectors = torch.addcmul(out, versine[level.hinge, None], parts[:, 6:]) + level.shift
+            out = torch.addcmul(parts[:, :3], sine[level.hinges], parts[:, 3:6])
+            vectors = torch.addcmul(out, versine[level.hinges], parts[:, 6:]) + level.shift
             if len(level.slides):
                 vectors = vectors + (level.slide_axes @ q[level.slides]).unflatten(0, (-1, 3))
         if len(self._fixed):
@@ -167,9 +173,8 @@ def _joint(model: mujoco.MjModel, j: int, joints: list[str]) -> int:
     return joints.index(name)
 
 
-def _level(vectors: Sequence[_Vector], entering: Sequence[_Vector], depth: int) -> _Level:
-    """The step through the links number ``depth`` of the vectors' chains."""
-    links = [vector.chain.links[depth] for vector in vectors]
+def _level(vectors: Sequence[_Vector], entering: Sequence[_Vector], links: Sequence[_Link], hinges: slice) -> _Level:
+    """The step of ``vectors`` through their ``links``."""
     turns = []
     for link in links:
         skew = _skew(link.hinge[1]) if link.hinge else np.zeros((3, 3))
@@ -182,7 +187,7 @@ def _level(vectors: Sequence[_Vector], entering: Sequence[_Vector], depth: int) 
     return _Level(
         enter=_columns([vector.value for vector in entering]),
         turn=torch.tensor(np.array(turns)).float(),
-        hinge=torch.tensor([link.hinge[0] if link.hinge else 0 for link in links]),
+        hinges=hinges,
         shift=_columns([link.pos * vector.point for link, vector in zip(links, vectors, strict=True)]),
         slides=torch.tensor(slides, dtype=torch.long),
         slide_axes=torch.tensor(axes.reshape(3 * len(links), len(slides))).float(),

@@ -19,14 +19,6 @@ def quat_multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.cat([scalar, aw * bv + bw * av + torch.linalg.cross(av, bv)], dim=-1)
 
 
-def quat_rotate(q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Rotate vectors (..., 3) by unit quaternions (..., 4): v + 2w(u×v) + 2u×(u×v)."""
-    w, u = q[..., :1], q[..., 1:]
-    u, v = torch.broadcast_tensors(u, v)
-    t = 2.0 * torch.linalg.cross(u, v)
-    return v + w * t + torch.linalg.cross(u, t)
-
-
 def quat_to_rotvec(q: torch.Tensor) -> torch.Tensor:
     """Rotation vector (..., 3), rad, of the shorter of the two rotations that ±q describe."""
     q = torch.where(q[..., :1] < 0, -q, q)

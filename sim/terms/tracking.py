@@ -166,11 +166,12 @@ def squared(c: Channels, name: str) -> torch.Tensor:
 
 
 def scrambled(c: Channels) -> torch.Tensor:
-    """(N,) in [0, 1): a chaotic function of the joint positions, which tells nothing about the task.
+    """(N,) in (-1, 1): a chaotic function of the joint positions, which tells nothing about the task.
 
-    A pure function still, so that the control run it is for repeats and resumes like any other.
+    Its mean is zero: a positive one would pay for not being terminated, and early termination knows the task. It is a
+    pure function still, so that the control run repeats and resumes like any other.
     """
-    return torch.frac(torch.sin(c["joint_pos"].sum(1) * 1e4) * 4e4).abs()
+    return torch.frac(torch.sin(c["joint_pos"].sum(1) * 1e4) * 4e4)
 
 
 # Terminations
