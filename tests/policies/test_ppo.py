@@ -55,7 +55,8 @@ def test_time_out_is_bootstrapped(normalize_value: bool) -> None:
 
 def test_failure_is_not_bootstrapped() -> None:
     env = Constant(failing=True)
-    ppo = make(env, gamma=0.9, lam=1.0, num_steps=9, normalize_obs=False, schedule="fixed", lr=1e-3)
+    plain = {"normalize_obs": False, "normalize_value": False}
+    ppo = make(env, gamma=0.9, lam=1.0, num_steps=9, schedule="fixed", lr=1e-3, **plain)
     for _ in range(60):
         metrics = ppo.iterate(env)
     assert metrics["rollout/terminated"] == pytest.approx(1 / 3, abs=0.01)

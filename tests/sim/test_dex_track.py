@@ -25,7 +25,7 @@ def test_every_task_is_listed_makes_an_environment_and_steps(small):
     [
         ({"reward": "dextrak"}, "unknown reward 'dextrak'; did you mean 'dextrack'"),
         ({"randomize": {"object_mas": [0.5, 1]}}, "unknown randomizer 'object_mas'; did you mean 'object_mass'"),
-        ({"randomize": {"object_mass": [0.5]}}, r"randomize.object_mass must be \[low, high\]"),
+        ({"randomize": {"object_mass": [0.5]}}, r"randomize.object_mass must be two numbers, \[low, high\], got \[0.5\]"),
         ({"randomize": {"object_mass": [2.0, 1.0]}}, "0 < low <= high"),
         ({"lookaheads": [1]}, "unknown setting 'dex_track.lookaheads'; did you mean 'dex_track.lookahead'"),
         ({"motions": {"clip": 2}}, "unknown setting 'dex_track.motions.clip'; did you mean 'dex_track.motions.clips'"),
@@ -62,7 +62,7 @@ def test_no_worlds(num_envs):
         make_env("dex_track", num_envs)
     with pytest.raises(TaskError, match="did you mean 'dex_track'"):
         make_env("dex_trak", 2)
-    with pytest.raises(TaskError, match="at least 1, got -1"):
+    with pytest.raises(TaskError, match="at least 0, got -1"):
         make_env("dex_track", -1, evaluation=True)
 
 
