@@ -25,7 +25,10 @@ def test_every_task_is_listed_makes_an_environment_and_steps(small):
     [
         ({"reward": "dextrak"}, "unknown reward 'dextrak'; did you mean 'dextrack'"),
         ({"randomize": {"object_mas": [0.5, 1]}}, "unknown randomizer 'object_mas'; did you mean 'object_mass'"),
-        ({"randomize": {"object_mass": [0.5]}}, r"randomize.object_mass must be two numbers, \[low, high\], got \[0.5\]"),
+        (
+            {"randomize": {"object_mass": [0.5]}},
+            r"randomize.object_mass must be two numbers, \[low, high\], got \[0.5\]",
+        ),
         ({"randomize": {"object_mass": [2.0, 1.0]}}, "0 < low <= high"),
         ({"lookaheads": [1]}, "unknown setting 'dex_track.lookaheads'; did you mean 'dex_track.lookahead'"),
         ({"motions": {"clip": 2}}, "unknown setting 'dex_track.motions.clip'; did you mean 'dex_track.motions.clips'"),
