@@ -13,7 +13,7 @@ import numpy as np
 
 from robolearn.errors import did_you_mean, unknown
 from sim.references.format import HUMAN, KEYPOINT_NAMES, MAX_RATE_HZ, MIN_RATE_HZ, Reference, ReferenceError
-from sim.robots import Robot, get_robot, list_robots
+from sim.robots import get_robot, list_robots
 
 MIN_SECONDS = 0.25
 UNIT_TOLERANCE = 1e-3
@@ -64,11 +64,6 @@ def streams(reference: Reference) -> dict[str, np.ndarray]:
     """The arrays over time that a clip has, by field name: (T, …)."""
     fields = {key: getattr(reference, key) for key in ("wrist_pose", "object_pose", "joint_pos", "keypoints")}
     return {key: values for key, values in fields.items() if values is not None}
-
-
-def robot_of(reference: Reference) -> Robot | None:
-    """The robot a clip names, with its side; None for a human hand. Raises for an unknown robot."""
-    return None if reference.robot == HUMAN else get_robot(reference.robot, side=reference.side)
 
 
 def _problems(reference: Reference) -> Iterator[Problem]:
