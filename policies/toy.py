@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ class ToyStep:
     log: dict[str, float] = field(default_factory=dict)
 
 
-class ToyEnv:
+class ToyEnv(ABC):
     """Base: clocks, automatic reset with final observations, exact state.
 
     Subclasses keep their tensors (N, …) in `state` and give `_begin` (fresh rows for the worlds in ``ids``),
@@ -75,14 +76,17 @@ class ToyEnv:
         self.clock = state["clock"].clone()
         self.generator.set_state(state["generator"])
 
+    @abstractmethod
     def _begin(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        raise NotImplementedError
+        """State of new episodes in the worlds ``ids``, name → (K, ...)."""
 
+    @abstractmethod
     def _observe(self) -> dict[str, torch.Tensor]:
-        raise NotImplementedError
+        """Observations of all worlds."""
 
+    @abstractmethod
     def _advance(self, action: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        raise NotImplementedError
+        """Move all worlds on; named rewards and what terminated."""
 
 
 class PointMass(ToyEnv):

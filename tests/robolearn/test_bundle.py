@@ -431,7 +431,7 @@ def test_another_robot_is_refused(gain_path: Path, robot: str) -> None:
 
 @pytest.mark.parametrize("robot", [None, "hand", MJCF, robot_hash(MJCF)])
 def test_its_own_robot_is_accepted(gain_path: Path, robot: str | None) -> None:
-    Bundle.load(gain_path, robot=robot)
+    assert Bundle.load(gain_path, robot=robot).contract.robot_hash == robot_hash(MJCF)
 
 
 @pytest.mark.parametrize("name", ["policy.onnx", "robot.xml", "bundle.yaml"])

@@ -402,5 +402,5 @@ def test_an_environment_that_was_judged_can_be_used_on(small):
     for action in actions(env, 100, 3.0):
         env.step(action)
     env.load_state_dict(env.state_dict())
-    judge(env, zero_action)
-    env.step(actions(env, 1)[0])
+    assert len(judge(env, zero_action).episodes["tight"]) == 3
+    assert torch.isfinite(env.step(actions(env, 1)[0]).obs["policy"]).all()
