@@ -186,18 +186,21 @@ class World:
         for i, local, rows in select.parts(self._bounds):
             yield self.shards[i], local, rows
 
-    def reset(self, select: Selection, state: Mapping[str, torch.Tensor]) -> None:
-        """Reset the selected worlds and write their state.
-
-        Args:
-            select: K worlds.
-            state: `mujoco.MjData` state field (``qpos``, ``qvel``, ``ctrl``) → (K, ...) values.
-        """
-        for shard, local, rows in self.split(select):
+    def reset(self, select: Selection) -> None:
+        """Return the selected worlds to their models' default state."""
+        for shard, local, _ in self.split(select):
             shard.physics.reset(local)
+
+    def write(self, select: Selection, state: Mapping[str, torch.Tensor]) -> None:
+        """Write state fields of the selected worlds, such as ``qpos`` or ``ctrl`` → (K, ...) values."""
+        for shard, local, rows in self.split(select):
             for name, values in state.items():
                 local.write(shard.physics.bind(name), values[rows])
-            if self._refresh:
+
+    def forward(self, select: Selection) -> None:
+        """After writing: bring what the channels derive from the selected worlds' state up to date."""
+        if self._refresh:
+            for shard, local, _ in self.split(select):
                 shard.physics.forward(local)
 
     def unusable(self) -> torch.Tensor:
