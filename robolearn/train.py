@@ -139,7 +139,7 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
     _check_device(config.device)
     checkpoint = stored.load() if stored.checkpoint_paths() else None
     with processes() as rank, Run.open(path, write=True) if rank == 0 else nullcontext() as run:
-        training = _training(config, *_make(config, make_env), run)
+        training = _training(config, *make_environment_and_learner(config, make_env), run)
         if checkpoint is not None:
             training.restore(checkpoint.state)
         if run is not None:
@@ -205,7 +205,7 @@ def finish(run: Run, config: TrainConfig) -> dict[str, Any]:
     return evaluation
 
 
-def _make(config: TrainConfig, make_env: MakeEnv | None) -> tuple[Any, Learner]:
+def make_environment_and_learner(config: TrainConfig, make_env: MakeEnv | None = None) -> tuple[Any, Learner]:
     """Environment and learner of this process, and a torch that computes the same every time."""
     import torch
 

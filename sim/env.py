@@ -95,6 +95,8 @@ class Env:
         self._begin = Replayed(self._start, self.device)
         self._show = Replayed(self._observe, self.device, drawing)
         self._ending: _Ending | None = None
+        if world.dense:
+            world.step(task.decimation)  # compiles and captures, before anybody measures a step
         self._obs = self.reset()
         self.observation_dims = {group: int(value.shape[1]) for group, value in self._obs.items()}
         self.contract = self._make_contract()

@@ -1,8 +1,8 @@
 """Every task on both engines: the same numbers from the same states, and drift as fast as rounding alone drifts.
 
 The GPU engine runs on Warp's CPU device here. It computes in float32, and close to the moment at which a contact opens
-or closes, two roundings of one state may disagree on whether it is there: then a step differs by what a contact does. So
-tolerances are stated for the median and for nine of ten samples, and the rest is held against the CPU engine's own
+or closes, two roundings of one state may disagree on whether it is there: then a step differs by what a contact does.
+So tolerances are stated for the median and nine of ten samples, and the rest is held against the CPU engine's own
 answer to a change of its state by one part in a million.
 """
 
