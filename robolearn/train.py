@@ -113,7 +113,7 @@ def train(config: TrainConfig, make_env: MakeEnv | None = None) -> Result | None
     started = _started()
     _check_device(config.device)
     with processes() as rank:
-        env, learner = _make(config, make_env)
+        env, learner = make_environment_and_learner(config, make_env)
         with _new_run(config) if rank == 0 else nullcontext() as run:
             return _carry_out(_training(config, env, learner, run), started)
 
