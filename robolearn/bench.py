@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from robolearn import settings
@@ -31,7 +31,13 @@ class Options:
     workers: int = 4
     """Processes of gymnasium's AsyncVectorEnv; 0 leaves it out."""
     threads: int = 0
-    """Threads of the engine; 0 uses every core."""
+    """Threads of the CPU engine; 0 uses every core."""
+    world: str = "auto"
+    """The engine: cpu, gpu, or auto, which takes the GPU where there is one."""
+    device: str = "cuda"
+    """Device of the GPU engine."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The task's own settings, such as settings.motions.objects=[cube]."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
