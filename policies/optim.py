@@ -68,7 +68,7 @@ class FlatAdam:
 
     def grad_norms(self) -> torch.Tensor:
         """Gradient norm of each network, (len(networks),)."""
-        return torch.stack([part.norm() for part in self._parts])
+        return torch.stack([torch.linalg.vector_norm(part) for part in self._parts])
 
     def step(self, norms: torch.Tensor) -> None:
         """Scale each network's gradient down to the bound, given the norms (len(networks),), and take one step."""

@@ -51,8 +51,8 @@ class Update:
         device = optimizer.flat.device
         self._loss = compiled(ppo_loss, config.compile)
         self._old_log_std = torch.zeros_like(network.log_std, requires_grad=False)
-        self._begun = torch.zeros((), dtype=torch.bool, device=device)
-        """Whether a minibatch of this update was there before."""
+        self._begun = torch.zeros((), device=device)
+        """1 where a minibatch of this update was there before."""
         self._figures = torch.zeros(len(_FIGURES), device=device)
         self._history = torch.zeros(config.epochs * config.minibatches, len(_FIGURES), device=device)
         if recorder is None and device.type == "cuda" and config.cuda_graph is not False and world_size() == 1:
@@ -110,12 +110,13 @@ class Update:
             opt.extra.copy_(statistics)
             mean_over_ranks_(opt.message)
             torch.cat((opt.extra, opt.grad_norms()), out=self._figures)
-            opt.skip.logical_or_(torch.isfinite(self._figures.sum()).logical_not())
+            total = self._figures.sum()
+            opt.skip.logical_or_(total - total != 0.0)  # NaN where a figure is NaN or infinite
             if self.config.schedule == "adaptive":
                 self._adapt(self._figures[_KL])
             opt.step(self._figures[len(STATISTICS) :])
             self.network.log_std.clamp_(min=math.log(self.config.min_std))
-            self._begun.fill_(True)
+            self._begun.fill_(1.0)
 
     def loss(self, batch: Batch, extra: Extra | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of a minibatch, and its `STATISTICS` (6,)."""
@@ -129,10 +130,9 @@ class Update:
         """Adaptive schedule: hold KL(old ‖ new) near `desired_kl`, from the second minibatch on."""
         c, rate = self.config, self.optimizer.rate
         kl = kl.double()
-        lower, higher = (rate / 1.5).clamp(min=c.lr_min), (rate * 1.5).clamp(max=c.lr_max)
+        lower, higher = (rate / 1.5).clamp_(min=c.lr_min), (rate * 1.5).clamp_(max=c.lr_max)
         wanted = torch.where(kl > 2.0 * c.desired_kl, lower, torch.where(kl < 0.5 * c.desired_kl, higher, rate))
-        moves = self._begun & (self.optimizer.skip == 0)
-        rate.copy_(torch.where(moves, wanted, rate))
+        torch.where(self._begun > self.optimizer.skip, wanted, rate, out=rate)
 
 
 def _check(figures: Sequence[float], where: str) -> None:
