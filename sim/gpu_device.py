@@ -70,7 +70,7 @@ def open_device(name: str) -> GpuDevice:
     if wanted.type == "cuda":
         index = _cuda_index(wanted)
         wp, mjw = _load(quiet_native=False)
-        _check_warp(wp, index)
+        check_warp(wp, index)
         return GpuDevice(wp, mjw, wp.get_device(f"cuda:{index}"), torch.device("cuda", index))
     if wanted.type != "cpu":
         raise PhysicsError(f"device {name!r} is not one that MuJoCo Warp runs on; devices: cuda:0, cpu")
@@ -139,7 +139,7 @@ def _cuda_index(wanted: torch.device) -> int:
     return index
 
 
-def _check_warp(wp: Any, index: int) -> None:
+def check_warp(wp: Any, index: int) -> None:
     """Warp comes with its own CUDA toolkit: what torch can use, it may not."""
     driver = wp.get_cuda_driver_version()
     version = wp.config.version

@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 _HUGE = 1e10
 _FAULTS = (
+    "non-finite or huge control",
     "non-finite or huge position",
     "non-finite or huge velocity",
-    "non-finite or huge control",
     "speed {speed:.3g} above {limit:g}",
 )
 _ENGINE = "mujoco_warp"
@@ -49,10 +49,10 @@ class MujocoGpu:
 
     Numbers are float32, so that a state drifts from the CPU engine's by rounding, and by more once contacts differ.
 
-    On Warp's CPU device equal states give equal results, bit for bit. On a GPU they do up to rounding alone, two runs of
-    one seed are two samples: MuJoCo Warp 3.17 gives contacts and constraint rows their places by atomic counters, and
-    what would sort them in its option ``deterministic`` is not written yet. The rest of the option would cost speed and
-    still not make a run repeat, so it is left off.
+    On Warp's CPU device equal states give equal results, bit for bit. On a GPU they do up to rounding alone, and two
+    runs of one seed are two samples: MuJoCo Warp 3.17 gives contacts and constraint rows their places by atomic
+    counters, and what would sort them in its option ``deterministic`` is not written yet. The rest of the option would
+    cost speed and still not make a run repeat, so it is left off.
 
     Args:
         model: the compiled model; it is copied.
@@ -164,7 +164,7 @@ class MujocoGpu:
 
     def unusable(self) -> torch.Tensor:
         qpos, qvel, ctrl = (_largest(values) for values in self._watched)
-        limits = ((qpos, _HUGE), (qvel, _HUGE), (ctrl, _HUGE), (qvel, self.max_speed))
+        limits = ((ctrl, _HUGE), (qpos, _HUGE), (qvel, _HUGE), (qvel, self.max_speed))
         # written so that a NaN counts as beyond its limit
         self._flags["faults"] |= torch.stack([~(value < limit) for value, limit in limits], dim=1)
         torch.fmax(self._flags["fastest"], qvel, out=self._flags["fastest"])
