@@ -15,6 +15,7 @@ from mujoco.batch import Batch
 
 from robolearn.errors import RobolearnError
 from robolearn.threads import one_thread
+from sim.engines import Engine
 from sim.env import Env
 from sim.tasks import make_env
 
@@ -60,7 +61,7 @@ def bench_sim(
     if workers < 0:
         raise BenchError(f"bench sim: workers must be at least 0, got {workers}")
     progress(f"making {num_envs} worlds of {task}")
-    env = make_env(task, num_envs, seed=0, threads=threads)
+    env = make_env(task, num_envs, seed=0, engine=Engine(threads=threads))
     model = env.world.shards[0].physics.model
     decimation = env.task.decimation
     _run_env(env, 100)  # past the start of the clips, into contacts; and warm

@@ -175,7 +175,7 @@ def make_environment(config: TrainConfig, seed: int) -> Environment:
     from sim.tasks import make_env
 
     task = {key: value for key, value in config.task.items() if key != "name"}
-    return make_env(config.task["name"], config.num_envs, seed=seed, threads=config.world.threads, **task)
+    return make_env(config.task["name"], config.num_envs, seed=seed, engine=config.world.engine(), **task)
 
 
 def make_learner(config: TrainConfig, env: Any) -> Learner:

@@ -94,7 +94,8 @@ def evaluation_env(
     """Whole episodes of ``config``'s task: one world per clip where ``num_envs`` is 0, assists and early ends off."""
     task = {key: value for key, value in config.task.items() if key != "name"} | settings
     name = str(config.task["name"])
-    return make_env(name, num_envs, seed=seed, threads=config.world.threads, split=split, evaluation=True, **task)
+    engine = config.world.engine()
+    return make_env(name, num_envs, seed=seed, engine=engine, split=split, evaluation=True, **task)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import robolearn  # noqa: F401 - chooses the renderer, before MuJoCo is imported by a test
+from sim.engines import Engine
 from sim.env import Env
 from sim.references.generate import generate
 from sim.tasks import make_env
@@ -32,6 +33,8 @@ def small(clip_folder: Path) -> Callable[..., Env]:
     """``small(num_envs=6, task="dex_track", **settings)``: a small real environment on one thread."""
 
     def make(num_envs: int = 6, task: str = "dex_track", **settings: Any) -> Env:
-        return make_env(task, num_envs, **{"threads": 1, "motions": {"folder": str(clip_folder)}, **settings})
+        return make_env(
+            task, num_envs, **{"engine": Engine(threads=1), "motions": {"folder": str(clip_folder)}, **settings}
+        )
 
     return make

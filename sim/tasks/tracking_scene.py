@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mujoco
 
-from sim.mujoco_cpu import MujocoCpu
+from sim.engines import Engine
 from sim.objects import get_object
 from sim.physics import PhysicsError
 from sim.robots import Robot
@@ -55,12 +55,12 @@ def compile_scene(robot: Robot, object_name: str) -> mujoco.MjModel:
         raise PhysicsError(f"robot {robot.name!r} with object {object_name!r} does not compile: {error}") from error
 
 
-def make_world(robot: Robot, objects: list[tuple[str, int]], threads: int) -> World:
+def make_world(robot: Robot, objects: list[tuple[str, int]], engine: Engine) -> World:
     """Shards of worlds, one for each (object, number of worlds), with the channels of hand-object tracking."""
     shards: list[Shard] = []
     start = 0
     for name, count in objects:
-        physics = MujocoCpu(compile_scene(robot, name), count, threads)
+        physics = engine.physics(compile_scene(robot, name), count)
         shards.append(Shard(physics, start, start + count, name))
         start += count
     sources = {
