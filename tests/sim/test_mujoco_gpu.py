@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 ARM = """
 <mujoco>
+  <compiler angle="radian"/>
   <option timestep="0.004" integrator="implicitfast"/>
   <worldbody>
     <light pos="0 0 2"/>
@@ -178,9 +179,11 @@ def test_sixty_steps_stay_near_the_cpu_engine(name: str, tolerance: float) -> No
     gpu, cpu = prepared(name), MujocoCpu(model_of(name), N, 1)
     prepare(cpu)
     for engine in (gpu, cpu):
+        engine.bind("sensordata")
         for _ in range(15):
             engine.step(4)
-    assert largest_error(gpu.bind("qpos"), cpu.bind("qpos").numpy()) < tolerance
+    for field in ("qpos", "sensordata", "history"):
+        assert largest_error(gpu.bind(field), cpu.bind(field).numpy()) < tolerance, field
 
 
 def test_fields_have_the_cpu_engines_shapes() -> None:
@@ -279,6 +282,36 @@ def test_constants_are_derived_in_selected_worlds_alone() -> None:
         physics.set_const(select)
     assert torch.equal(weight[[0, 3]], before[[0, 3]])
     np.testing.assert_allclose(weight[[1, 2], 1, 0], before[[1, 2], 1, 0] / 2, rtol=1e-5)
+
+
+def test_bounds_follow_sizes_and_air_may_thicken() -> None:
+    physics, model = prepared("box"), model_of("box")
+    sizes = physics.expand("geom_size")[:, model.geom("box").id]
+    sizes *= torch.linspace(0.5, 2.0, N).unsqueeze(1)
+    physics.expand("opt.viscosity").copy_(torch.linspace(0.0, 3.0, N))  # none in the model: Warp would skip it
+    physics.set_const()
+    bounds = physics.expand("geom_rbound")[:, model.geom("box").id]
+    np.testing.assert_allclose(bounds, sizes.norm(dim=1), rtol=1e-6)
+    physics.bind("qpos")[:, 2] = 1.0
+    acceleration = physics.bind("qacc")
+    physics.step(1)
+    slow = copy.copy(model)
+    slow.opt.viscosity = 3.0
+    slow.geom_size[:] = physics.expand("geom_size")[3].numpy()
+    data = mujoco.MjData(slow)
+    data.qpos[2], data.qvel[:] = 1.0, inputs(model)[0][3].numpy()
+    mujoco.mj_step(slow, data)
+    assert largest_error(acceleration[3], data.qacc) < 2e-4
+    assert (acceleration[3] - acceleration[0]).abs().max() > 0.01
+
+
+def test_a_sensor_that_senses_nothing_any_more_reads_zero() -> None:
+    physics = prepared("arm")
+    reading = physics.bind("sensordata")[:, model_of("arm").sensor("limit").adr[0]]
+    for angle, sensed in ((0.6, True), (0.2, False)):
+        physics.bind("qpos")[:, 0] = angle
+        physics.forward()
+        assert reading.ne(0).all() == sensed and reading.any() == sensed
 
 
 @pytest.mark.parametrize("dense", [False, True])
