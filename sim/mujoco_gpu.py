@@ -111,7 +111,7 @@ class MujocoGpu:
             "fastest": torch.zeros(nworld, device=self.device),
         }
         self._refresh = Refresh(self._gpu, self.model, self._warp_model, self._data)
-        self._graphs = Graphs(self._gpu, lambda: [*self._state.values(), self._overflow])
+        self._graphs = Graphs(self._gpu)
 
     def bind(self, name: str) -> torch.Tensor:
         """Live (n, ...) tensor of an `mujoco.MjData` field, float32 where MuJoCo has float64."""
