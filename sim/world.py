@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from sim.physics import STATE_FIELDS, Physics, PhysicsError
 from sim.selection import Selection
+from sim.varied import VariedField
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class World:
         # a task that reads state alone need not pay for kinematics at the new state
         self._refresh = any(source.field not in STATE_FIELDS for source in sources.values())
         self._ctrl = [shard.physics.bind("ctrl") for shard in self.shards]
+        self._varied: dict[str, VariedField] = {}
 
     def read(self, keep: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Channels of every world, name → (N, ...) float32; the tensors are reused by the next call.
@@ -202,6 +205,29 @@ class World:
         if self._refresh:
             for shard, local, _ in self.split(select):
                 shard.physics.forward(local)
+
+    def vary(self, name: str) -> VariedField:
+        """The `mujoco.MjModel` field ``name``, with one value for each world from now on.
+
+        Raises:
+            PhysicsError: the engine cannot vary it.
+        """
+        if name not in self._varied:
+            self._varied[name] = VariedField(self.shards, name)
+        return self._varied[name]
+
+    def refresh(self, name: str, select: Selection) -> None:
+        """Make the selected worlds' values of a varied field anew, after a change of what they are made of."""
+        parts = [(self.shards.index(shard), local) for shard, local, _ in self.split(select)]
+        self._varied[name].refresh(parts)
+
+    def own_model(self, world: int) -> mujoco.MjModel:
+        """A copy of a world's model, with everything in which that world differs; for pictures and checks."""
+        shard = next(s for s in self.shards if s.start <= world < s.stop)
+        model = copy.copy(shard.physics.model)
+        for varied in self._varied.values():
+            varied.write_to(model, world)
+        return model
 
     def unusable(self) -> torch.Tensor:
         """(N,) bool: worlds whose numbers cannot be trusted since their last reset."""
