@@ -10,6 +10,7 @@ from typing import Any
 import mujoco
 import torch
 
+from sim.graphs import SideBySide
 from sim.physics import STATE_FIELDS, Physics, PhysicsError
 from sim.selection import Selection
 from sim.varied import VariedField
@@ -162,6 +163,7 @@ class World:
         }
         # a task that reads state alone need not pay for kinematics at the new state
         self._refresh = any(source.field not in STATE_FIELDS for source in sources.values())
+        self._side_by_side = SideBySide([shard.physics for shard in self.shards], self.device)
         self._ctrl = [shard.physics.bind("ctrl") for shard in self.shards]
         self._varied: dict[str, VariedField] = {}
 
@@ -181,8 +183,7 @@ class World:
 
     def step(self, nstep: int) -> None:
         """Advance every world by ``nstep`` time steps."""
-        for shard in self.shards:
-            shard.physics.step(nstep, self._refresh)
+        self._side_by_side(lambda physics: physics.step(nstep, self._refresh))
 
     def split(self, select: Selection) -> Iterator[tuple[Shard, Selection, slice]]:
         """For each shard that has some of the selected worlds: it, its own selection, and its rows among the K."""
