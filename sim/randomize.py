@@ -1,7 +1,8 @@
 """Domain randomisation by name: from a task's ``randomize`` settings to randomisers.
 
-A setting is ``[low, high]``, or a mapping such as ``{range: [0.5, 2], distribution: log_uniform, at: reset}``. Names are
-``<target>_<kind>``, such as ``object_mass``: a task says what its targets are, `sim.randomizers.catalog` has the kinds.
+A setting is ``[low, high]``, or a mapping such as ``{range: [0.5, 2], distribution: log_uniform, at: reset}``. Names
+are of the form ``<target>_<kind>``, such as ``object_mass``: a task says what its targets are, and the kinds stand
+in `sim.randomizers.catalog`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def make_randomizers(
     return made
 
 
-def loosen(spec: mujoco.MjSpec, randomizers: Mapping[str, Randomizer]) -> None:
+def loosen(spec: mujoco.MjSpec, randomizers: Mapping[str, object]) -> None:
     """Before a specification is compiled: let centres of mass move that the randomisers are to move.
 
     MuJoCo keeps less of the inertia matrix of a free body whose centre of mass is the body's origin.

@@ -33,21 +33,22 @@ class Edit:
             they are given in), ``scale`` by the value, or ``add`` it.
         rows: for each shard, (R,) which rows of the field.
         values: (N, 1 or R, 1 or the columns' number) what is in force; read whenever the field is made anew.
-        columns: which columns of a field with vectors in its rows.
+        columns: first and last (exclusive) column of a field with vectors in its rows; None for all.
         power: ``scale`` by this power of the value.
     """
 
     operation: str
     rows: tuple[torch.Tensor, ...]
     values: torch.Tensor
-    columns: slice = slice(None)
+    columns: tuple[int, int] | None = None
     power: int = 1
 
     def apply(self, part: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Change rows (K, R, C), given the values of their worlds."""
-        part = part.clone()
-        old = part[..., self.columns]
-        part[..., self.columns] = self._changed(old, values)
+        if self.columns is None:
+            return self._changed(part, values)
+        part, columns = part.clone(), slice(*self.columns)
+        part[..., columns] = self._changed(part[..., columns], values)
         return part
 
     def _changed(self, old: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

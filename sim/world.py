@@ -219,8 +219,7 @@ class World:
 
     def refresh(self, name: str, select: Selection) -> None:
         """Make the selected worlds' values of a varied field anew, after a change of what they are made of."""
-        parts = [(self.shards.index(shard), local) for shard, local, _ in self.split(select)]
-        self._varied[name].refresh(parts)
+        self._varied[name].refresh((i, local) for i, local, _ in select.parts(self._bounds))
 
     def own_model(self, world: int) -> mujoco.MjModel:
         """A copy of a world's model, with everything in which that world differs; for pictures and checks."""

@@ -129,7 +129,7 @@ def _sensor_bias(kind: Kind, r: Request) -> Randomizer:
 
 _SCALED = ("scale",)
 _ANY = ("scale", "add", "set")
-_FIRST, _SECOND, _THIRD = slice(0, 1), slice(1, 2), slice(2, 3)
+_FIRST, _SECOND, _THIRD = (0, 1), (1, 2), (2, 3)
 _SIZE = {
     **{"geom_size": 1, "geom_pos": 1, "geom_rbound": 1, "geom_aabb": 1, "body_ipos": 1},
     **{"body_mass": 3, "body_inertia": 5},
@@ -197,7 +197,7 @@ KINDS: tuple[Kind, ...] = (
         "red, green and blue of the geoms",
         "0 to 1",
         (0.0, 1.0),
-        (Change("geom_rgba", "set", columns=slice(0, 3)),),
+        (Change("geom_rgba", "set", columns=(0, 3)),),
         ("set",),
         form="xyz",
         privileged=False,

@@ -25,7 +25,7 @@ class Change:
     field: str
     operation: str = "scale"
     power: int = 1
-    columns: slice = slice(None)
+    columns: tuple[int, int] | None = None
 
 
 class FieldRandomizer(Randomizer):
@@ -65,15 +65,17 @@ class FieldRandomizer(Randomizer):
     def _look_up(self, world: World) -> int:
         if self.derive and self.at != "start" and world.dense:
             raise RandomizeError(
-                f"{self.name} cannot be drawn at every {self.at} on a GPU, where constants that follow from it would be "
-                "derived again for all worlds; draw it at: start, or take world=cpu"
+                f"{self.name} cannot be drawn at every {self.at} on a GPU, where the constants that follow from it "
+                "would be derived again for all worlds; draw it at: start, or take world=cpu"
             )
         self._in_force = False
         self._rows = []
         for change in self.changes:
             rows = [self._rows_in(shard.physics.model, change) for shard in world.shards]
-            world.vary(change.field)
             self._rows.append(tuple(torch.as_tensor(r, device=world.device) for r in rows))
+        self._check_effect(world)
+        for field in self.fields:
+            world.vary(field)
         items = {len(r) for r in self._rows[0]} if self.each else {1}
         if len(items) > 1:
             raise RandomizeError(f"{self.name}: each needs models with equally many rows, these have {sorted(items)}")
@@ -95,18 +97,29 @@ class FieldRandomizer(Randomizer):
             for shard, local, _ in world.split(select):
                 shard.physics.set_const(local)
 
+    def _check_effect(self, world: World) -> None:
+        """Refuse to scale or turn what is zero in a model."""
+        for s, shard in enumerate(world.shards):
+            for change, rows in zip(self.changes, self._rows, strict=True):
+                values = model_value(shard.physics.model, change.field)
+                values = values.reshape(1 if self.target is None else len(values), -1)[rows[s].cpu().numpy()]
+                columns = slice(None) if change.columns is None else slice(*change.columns)
+                if change.operation not in ("scale", "turn") or values[:, columns].any():
+                    break
+            else:
+                fields = " and ".join(self.fields)
+                raise RandomizeError(
+                    f"{self.name}: {fields} of these elements is zero in the model of {shard.label!r}, so that a "
+                    "factor changes nothing; where it may, take operation: add"
+                )
+
     def _rows_in(self, model: mujoco.MjModel, change: Change) -> np.ndarray:
-        """Rows of a changed field, after a look at whether the change would have an effect there."""
+        """Rows of a changed field, which can be changed there."""
         field = change.field
         try:
             rows = np.zeros(1, dtype=int) if self.target is None else self.target.rows(model, field)
         except RandomizeError as error:
             raise RandomizeError(f"{self.name}: {error}") from error
-        values = model_value(model, field)
-        values = values.reshape(1, -1) if self.target is None else values.reshape(len(values), -1)
-        if change.operation in ("scale", "turn") and not values[rows][:, change.columns].any():
-            hint = "; use operation: add" if change.operation == "scale" else ""
-            raise RandomizeError(f"{self.name}: {field} is zero in the model, so that a factor changes nothing{hint}")
         if field == "body_ipos" and change.operation != "scale" and model.body_simple[rows].any():
             raise RandomizeError(
                 f"{self.name}: the model was compiled for a centre of mass that stays in the origin of its body; "

@@ -29,6 +29,11 @@ class Latency(Randomizer):
         self._commands = torch.zeros(0)
         self._ids = torch.zeros(0, dtype=torch.long)
 
+    @classmethod
+    def within(cls, least: int, most: int) -> Latency:
+        """The latency of a task's own setting, drawn for each episode and hidden from critics."""
+        return cls("latency", Draw(least, most), Timing("reset"), "control steps", privileged=False)
+
     @property
     def mean(self) -> float:
         """Steps of delay on average."""
