@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,15 +42,17 @@ def _frames(
     env: Env, controller: Controller, chosen: np.ndarray, every: int, size: tuple[int, int]
 ) -> Iterator[np.ndarray]:
     shards = [next(s for s in env.world.shards if s.start <= i < s.stop) for i in chosen]
-    renderers = {
-        shard.label: SceneRenderer(shard.physics.model, *size, distance=0.6, elevation=-15.0) for shard in shards
-    }
+    models = {shard.label: copy.copy(shard.physics.model) for shard in shards}
+    renderers = {label: SceneRenderer(model, *size, distance=0.6, elevation=-15.0) for label, model in models.items()}
     obs = env.reset()
     longest = int(env.max_episode_length)
     try:
         for step in range(longest - 1):
             if step % every == 0:
-                pairs = [_pair(env, i, s.label, renderers[s.label]) for i, s in zip(chosen, shards, strict=True)]
+                pairs = []
+                for i, shard in zip(chosen, shards, strict=True):
+                    env.world.write_model(i, models[shard.label])
+                    pairs.append(_pair(env, i, shard.label, renderers[shard.label]))
                 yield _grid(pairs)
             obs = env.step(controller(env, obs)).obs
     finally:

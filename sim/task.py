@@ -10,6 +10,7 @@ import torch
 
 from robolearn.contract import Channel
 from sim.channels import Channels, Derived
+from sim.randomizers.draw import Draw
 from sim.selection import Selection
 from sim.world import World
 
@@ -121,11 +122,18 @@ class Randomizer(Protocol):
     """Draws physical properties of worlds; see `sim.randomizers.base.Randomizer`.
 
     Attributes:
+        name, unit: of what it draws; draw: the range and distribution; discrete: whole numbers alone.
         at: ``start``, once when the environment is made; ``reset``, at every reset; or ``interval``, at every reset and
             at intervals from there on.
+        drawn: (N, items, width) what was drawn last, NaN before.
         factor: (N, d) what is in force, for critics; d may be 0.
     """
 
+    name: str
+    unit: str
+    draw: Draw
+    discrete: bool
+    drawn: torch.Tensor
     factor: torch.Tensor
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -221,13 +220,10 @@ class World:
         """Make the selected worlds' values of a varied field anew, after a change of what they are made of."""
         self._varied[name].refresh((i, local) for i, local, _ in select.parts(self._bounds))
 
-    def own_model(self, world: int) -> mujoco.MjModel:
-        """A copy of a world's model, with everything in which that world differs; for pictures and checks."""
-        shard = next(s for s in self.shards if s.start <= world < s.stop)
-        model = copy.copy(shard.physics.model)
+    def write_model(self, world: int, model: mujoco.MjModel) -> None:
+        """Write into a copy of its shard's model everything in which a world differs; for pictures and checks."""
         for varied in self._varied.values():
             varied.write_to(model, world)
-        return model
 
     def unusable(self) -> torch.Tensor:
         """(N,) bool: worlds whose numbers cannot be trusted since their last reset."""

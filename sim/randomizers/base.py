@@ -35,12 +35,14 @@ class Randomizer(ABC):
 
     Attributes:
         name: what a configuration calls it, for messages.
-        draw: what is drawn.
+        draw: what is drawn; discrete: whole numbers alone.
         timing: when.
         unit: of the numbers drawn.
         drawn: (N, items, width) what was drawn last, NaN before; kept in place.
         factor: (N, d) what is in force, for critics; d may be 0.
     """
+
+    discrete = False
 
     def __init__(self, name: str, draw: Draw, timing: Timing, unit: str) -> None:
         self.name, self.draw, self.timing, self.unit = name, draw, timing, unit

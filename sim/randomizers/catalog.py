@@ -174,7 +174,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "friction",
         "geoms",
-        "sliding friction, which decides contacts where the geoms have the higher priority or friction",
+        "sliding friction of the geoms",
         "1",
         (0.7, 1.0),
         (Change("geom_friction", columns=_FIRST),),
@@ -184,7 +184,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "size",
         "free",
-        "every length of an object at constant density: mass ∝ s³, inertia ∝ s⁵",
+        "every length, at constant density: mass ∝ s³",
         "m",
         (0.9, 1.1),
         tuple(Change(name, power=power) for name, power in _SIZE.items()),
@@ -206,7 +206,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "push",
         "body",
-        "a force on the centre of mass in any direction, now and then",
+        "a force on the centre of mass, in any direction",
         "N",
         (0.0, 0.5),
         form="sphere",
@@ -219,7 +219,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "kick",
         "free",
-        "a sudden change of velocity in any direction, now and then",
+        "a sudden change of velocity, in any direction",
         "m/s",
         (0.0, 0.2),
         form="sphere",
@@ -264,7 +264,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "gains",
         "actuators",
-        "stiffness and damping of position actuators in proportion; strength of motors",
+        "stiffness and damping together; a motor's strength",
         "",
         (0.8, 1.2),
         (Change("actuator_gainprm"), Change("actuator_biasprm")),
@@ -303,7 +303,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "gravity_tilt",
         "",
-        "angle of gravity from its direction, about a horizontal axis; as if the floor were tilted",
+        "direction of gravity, as if the floor were tilted",
         "rad",
         (0.0, 0.05),
         (Change("opt.gravity", "turn"),),
@@ -384,7 +384,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "sensor_noise",
         "",
-        "strength of the sensor noise, of every reading",
+        "strength of the sensor noise",
         "× the task's noise",
         (0.5, 2.0),
         times=("reset", "start", "interval"),
@@ -394,7 +394,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "sensor_bias",
         "",
-        "an offset of every sensor, the same for a whole episode",
+        "an offset of each reading, for a whole episode",
         "× the task's noise",
         (-1.0, 1.0),
         times=("reset", "start", "interval"),

@@ -21,6 +21,8 @@ class Latency(Randomizer):
         privileged: critics see it.
     """
 
+    discrete = True
+
     def __init__(self, name: str, draw: Draw, timing: Timing, unit: str, privileged: bool = True) -> None:
         super().__init__(name, draw, timing, unit)
         self.bounds = int(draw.low), int(draw.high)
