@@ -13,7 +13,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from sim.camera import RenderError, SceneRenderer, caption, write_video
+from sim.opengl import RenderError
+from sim.video import SceneRenderer, caption, write_video
 
 MODEL = mujoco.MjModel.from_xml_string("""
 <mujoco>
@@ -84,7 +85,7 @@ def test_a_caption_changes_only_its_corner(renderer):
 @pytest.mark.parametrize("backend", ["glfw", "disabled"])
 def test_a_machine_without_opengl_says_so_in_one_line(tmp_path, backend):
     code = (
-        "import mujoco\nfrom sim.camera import RenderError, SceneRenderer\n"
+        "import mujoco\nfrom sim.opengl import RenderError\nfrom sim.video import SceneRenderer\n"
         "model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><geom size=\"1\"/></worldbody></mujoco>')\n"
         "try:\n    SceneRenderer(model)\nexcept RenderError as error:\n    print(error)\n"
     )
@@ -163,7 +164,8 @@ def test_an_interrupted_film_leaves_the_old_one(tmp_path):
 FULL = """
 import resource, signal, sys, numpy as np
 from pathlib import Path
-from sim.camera import RenderError, write_video
+from sim.opengl import RenderError
+from sim.video import write_video
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 noise = np.random.default_rng(0).integers(0, 255, (20, 96, 128, 3), dtype=np.uint8)

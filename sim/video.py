@@ -1,4 +1,4 @@
-"""Pictures of a scene: an offscreen renderer over one compiled model, and an mp4 writer."""
+"""Pictures and films for people: a free camera over one compiled model, captions, and an mp4 writer."""
 
 from __future__ import annotations
 
@@ -10,18 +10,8 @@ import cv2
 import mujoco
 import numpy as np
 
-from robolearn.errors import RobolearnError
+from sim.opengl import RenderError, cannot_render
 from sim.physics import quiet_mujoco
-
-
-class RenderError(RobolearnError):
-    """No way to render on this machine, or a video that cannot be written."""
-
-
-def gl_backend() -> str:
-    """The OpenGL backend that MuJoCo took when it was first imported; `robolearn` sees to it that this is EGL."""
-    context = getattr(mujoco, "GLContext", None)
-    return "none" if context is None else context.__module__.rpartition(".")[2]
 
 
 class SceneRenderer:
@@ -52,11 +42,7 @@ class SceneRenderer:
         try:
             self._renderer = mujoco.Renderer(model, height, width)
         except Exception as error:  # each GL backend raises a type of its own
-            raise RenderError(
-                f"cannot render with OpenGL backend {gl_backend()!r} ({type(error).__name__}: {_one_line(error)}); "
-                "install the EGL library (Debian: libegl1 and libgl1-mesa-dri) and set MUJOCO_GL=egl before MuJoCo "
-                "is first imported; 'robolearn doctor' tells more"
-            ) from error
+            raise cannot_render(error) from error
         self._model = model
         self._data = mujoco.MjData(model)
         self.camera = mujoco.MjvCamera()
@@ -84,10 +70,6 @@ class SceneRenderer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def caption(image: np.ndarray, text: str) -> np.ndarray:
