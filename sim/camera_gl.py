@@ -223,8 +223,7 @@ class _Painter:
             _economise(model, self._request)
             key = _assets(model)
             if key not in self._uploads:
-                self._uploads[key] = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
-                self._uploads[key].readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+                self._uploads[key] = _upload(model)
                 self._bound = None  # making one binds another frame buffer
             self._scenes[engine] = _Scene(model, self._request.cameras(model), self._uploads[key])
         return self._scenes[engine]
@@ -239,6 +238,7 @@ class _Scene:
         self.scene.flags[_UNSEEN] = 0
         self._model = model
         self._data = mujoco.MjData(model)
+        self._planes = bool((model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE).any())
         self._cameras = [_fixed_camera(i) for i in cameras]
         self._options = mujoco.MjvOption()
         # a camera sees surfaces, not marks that help a person
@@ -258,13 +258,27 @@ class _Scene:
     def look(self, view: int) -> None:
         """Turn to a camera."""
         mujoco.mjv_updateScene(self._model, self._data, self._options, None, self._cameras[view], _THINGS, self.scene)
+        if self._planes:
+            self._hide_backs()
+
+    def _hide_backs(self) -> None:
+        """Leave out planes seen from behind, which MuJoCo would draw as a veil over everything: rays pass there."""
+        eye = self.scene.camera[0].pos
+        for geom in self.scene.geoms[: self.scene.ngeom]:
+            if geom.type == mujoco.mjtGeom.mjGEOM_PLANE and (eye - geom.pos) @ geom.mat[:, 2] < 0:
+                geom.type = mujoco.mjtGeom.mjGEOM_NONE
 
     def metres(self, z: np.ndarray) -> np.ndarray:
         """Depth along the optical axis from the depth buffer, which holds 1 at the near plane, 0 at the far one."""
         camera = self.scene.camera[0]
-        near, far = camera.frustum_near, camera.frustum_far
-        depth = far - z * (far - near) if camera.orthographic else near * far / (near + z * (far - near))
-        return np.where(z > 0, depth, 0)
+        # in single precision, as in the projection matrix, whose rounding is thus undone
+        near, far = np.float32(camera.frustum_near), np.float32(camera.frustum_far)
+        span = far - near
+        if camera.orthographic:
+            depth = far - z * span
+        else:
+            depth = far * near / span / (z + (np.float32(0.5) * ((far + near) / span) - np.float32(0.5)))
+        return np.where(z > 0, depth, np.float32(0))
 
     def objects(self, colour: np.ndarray) -> np.ndarray:
         """(H, W, 2) object id and type of colours (H, W, 3) that encode one more than a number in the scene."""
@@ -273,6 +287,15 @@ class _Scene:
             table[geom.segid + 1] = geom.objid, geom.objtype
         table[0] = -1  # nothing, and what has no number
         return table[colour @ _PLACES]
+
+
+def _upload(model: mujoco.MjModel) -> mujoco.MjrContext:
+    try:
+        upload = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+    except mujoco.FatalError as error:
+        raise cannot_render(error) from error
+    upload.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+    return upload
 
 
 def _fixed_camera(number: int) -> mujoco.MjvCamera:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from robolearn import cli
+from robolearn.bench_cameras import bench_cameras
 from robolearn.bench_sim import BenchError, bench_sim
 from robolearn.errors import RobolearnError
 
@@ -27,6 +28,34 @@ def test_a_tiny_benchmark_from_the_command_line(capfd):
     # an environment that skipped its physics, or stepped it twice, would stand out even on a busy machine
     assert 0.02 < result["env/raw"] < 20
     assert "measurement 1 of 1" in err and "measurement" not in out
+
+
+CAMERAS = {"num_envs": 9, "height": 16, "width": 24, "seconds": 0.05, "repeats": 1, "threads": 1}
+
+
+def test_a_tiny_camera_benchmark_from_the_command_line(capfd):
+    words = [f"{name}={value}" for name, value in CAMERAS.items()]
+    code = cli.main(["bench", "cameras", *words, "cameras=[front]", "depth=true", "--json"])
+    out, err = capfd.readouterr()
+    if code == 2 and "cannot render" in err:
+        pytest.skip(f"this machine cannot render: {err}")
+    assert code == 0
+    result = json.loads(out.splitlines()[-1])
+    assert result["benchmark"] == "cameras" and result["cameras"] == ["front"] and result["depth"] is True
+    assert result["num_envs"] == 9 and (result["height"], result["width"]) == (16, 24) and "versions" in result
+    for name in ("batch", "masked", "renderer"):
+        assert 5 < result[f"{name}_pictures_per_s"] < 1e6, name
+    assert result["batch/renderer"] == pytest.approx(result["batch_pictures_per_s"] / result["renderer_pictures_per_s"])
+    assert "measurement 1 of 1" in err
+    assert cli.main(["bench", "cameras", *words]) == 0
+    out, _ = capfd.readouterr()
+    assert "all worlds" in out and "mujoco.Renderer" in out and "front wrist" in out
+
+
+@pytest.mark.parametrize("name, value", [("num_envs", 0), ("repeats", 0), ("seconds", 0), ("seconds", float("nan"))])
+def test_impossible_camera_benchmarks(name, value):
+    with pytest.raises(BenchError, match=f"{name} must be .*got {value}"):
+        bench_cameras(**{**CAMERAS, name: value})
 
 
 @pytest.mark.parametrize(
