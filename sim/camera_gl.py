@@ -35,7 +35,6 @@ _FLAGS = mujoco.mjtRndFlag
 _UNSEEN = [int(_FLAGS.mjRND_SHADOW), int(_FLAGS.mjRND_REFLECTION), int(_FLAGS.mjRND_HAZE)]
 _BY_IDENTITY = [int(_FLAGS.mjRND_SEGMENT), int(_FLAGS.mjRND_IDCOLOR)]
 _THINGS = int(mujoco.mjtCatBit.mjCAT_STATIC) | int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
-_PLACES = np.array([1, 2**8, 2**16], dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,7 @@ class _Scene:
         self.scene.flags[_UNSEEN] = 0
         self._model = model
         self._data = mujoco.MjData(model)
-        self._planes = bool((model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE).any())
+        self._planes = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
         self._cameras = [_fixed_camera(i) for i in cameras]
         self._options = mujoco.MjvOption()
         # a camera sees surfaces, not marks that help a person
@@ -258,15 +257,17 @@ class _Scene:
     def look(self, view: int) -> None:
         """Turn to a camera."""
         mujoco.mjv_updateScene(self._model, self._data, self._options, None, self._cameras[view], _THINGS, self.scene)
-        if self._planes:
-            self._hide_backs()
+        self._hide_backs(self._data.cam_xpos[self._cameras[view].fixedcamid])
 
-    def _hide_backs(self) -> None:
+    def _hide_backs(self, eye: np.ndarray) -> None:
         """Leave out planes seen from behind, which MuJoCo would draw as a veil over everything: rays pass there."""
-        eye = self.scene.camera[0].pos
-        for geom in self.scene.geoms[: self.scene.ngeom]:
-            if geom.type == mujoco.mjtGeom.mjGEOM_PLANE and (eye - geom.pos) @ geom.mat[:, 2] < 0:
-                geom.type = mujoco.mjtGeom.mjGEOM_NONE
+        normals = self._data.geom_xmat[self._planes, 2::3]
+        behind = ((eye - self._data.geom_xpos[self._planes]) * normals).sum(axis=1) < 0
+        if behind.any():
+            hidden = self._planes[behind]
+            for geom in self.scene.geoms[: self.scene.ngeom]:
+                if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM and geom.objid in hidden:
+                    geom.type = mujoco.mjtGeom.mjGEOM_NONE
 
     def metres(self, z: np.ndarray) -> np.ndarray:
         """Depth along the optical axis from the depth buffer, which holds 1 at the near plane, 0 at the far one."""
@@ -286,7 +287,10 @@ class _Scene:
         for geom in self.scene.geoms[: self.scene.ngeom]:
             table[geom.segid + 1] = geom.objid, geom.objtype
         table[0] = -1  # nothing, and what has no number
-        return table[colour @ _PLACES]
+        number = colour[..., 0].astype(np.intp)
+        if len(table) > 2**8:
+            number += colour[..., 1] * np.intp(2**8) + colour[..., 2] * np.intp(2**16)
+        return table.take(number, axis=0)
 
 
 def _upload(model: mujoco.MjModel) -> mujoco.MjrContext:

@@ -127,6 +127,18 @@ def test_pictures_are_those_of_mujocos_own_renderer(cameras, height, width):
                 renderer.disable_depth_rendering()
 
 
+def test_a_scene_of_many_things_keeps_them_apart(cameras):
+    spots = [(x / 10, y / 10) for x in range(20) for y in range(15)]
+    geoms = "".join(f'<geom type="box" size=".04 .04 .04" pos="{x} {y} 0"/>' for x, y in spots)
+    camera = '<camera name="front" pos=".95 .7 2" fovy="45"/>'
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{camera}{geoms}</worldbody></mujoco>")
+    seen = cameras(MujocoCpu(model, 1, 1), height=150, width=200, rgb=False, segmentation=True).render().segmentation
+    ids = seen[0, 0, ..., 0]
+    per_metre = 150 / (2 * np.tan(np.radians(22.5))) / 1.96
+    for number, (x, y) in enumerate(spots):
+        assert ids[round(74.5 - per_metre * (y - 0.7)), round(99.5 + per_metre * (x - 0.95))] == number
+
+
 def test_only_the_worlds_of_the_mask_are_drawn(cameras):
     worlds = engine(5)
     made = cameras(worlds, depth=True, segmentation=True)

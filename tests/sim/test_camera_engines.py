@@ -220,6 +220,17 @@ def test_a_mask_on_the_gpu_engine_draws_what_drawing_all_would():
         assert frames.fresh.tolist() == chosen.tolist()
 
 
+def test_a_world_of_nans_does_not_show_in_the_others():
+    gpu = WarpWorlds(mujoco.MjModel.from_xml_string(SHAPES), 3)
+    made = BatchCameras(gpu, ("front",), 24, 32, segmentation=True)
+    healthy = made.render().rgb.clone()
+    good = gpu.bind("qpos").clone()
+    gpu.bind("qpos")[1] = float("nan")
+    assert torch.equal(made.render().rgb[[0, 2]], healthy[[0, 2]])
+    gpu.bind("qpos").copy_(good)
+    assert torch.equal(made.render().rgb, healthy)
+
+
 def test_kinds_of_picture_one_at_a_time():
     gpu = WarpWorlds(mujoco.MjModel.from_xml_string(SHAPES), 1)
     size = {"names": ("front",), "height": 24, "width": 32}
