@@ -1,8 +1,8 @@
 """Cameras of CPU worlds, drawn by OpenGL: one context for each thread, whatever the number of worlds and models.
 
-In software rendering the time goes into the corners of the triangles that round shapes are made of (see
-`benchmarks`: bringing the scene up to date and reading pixels back take one percent together). So shapes are
-drawn as finely as the pictures can show and no finer, without shadows, reflections and multisampling.
+In software rendering the time of small pictures goes into the triangles that round shapes are made of; bringing the
+scene up to date and copying pixels takes a tenth. So shapes are drawn as finely as the pictures can show and no finer,
+without shadows, reflections and multisampling.
 """
 
 from __future__ import annotations
@@ -223,7 +223,6 @@ class _Painter:
             key = _assets(model)
             if key not in self._uploads:
                 self._uploads[key] = _upload(model)
-                self._bound = None  # making one binds another frame buffer
             self._scenes[engine] = _Scene(model, self._request.cameras(model), self._uploads[key])
         return self._scenes[engine]
 

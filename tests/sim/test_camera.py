@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import mujoco
@@ -357,6 +359,22 @@ def test_look_at_refuses_a_direction_without_upright():
     for target in ((0, 0, 5), (0, 0, 1)):
         with pytest.raises(RenderError, match="cannot look at"):
             look_at((0, 0, 1), target)
+
+
+def test_forgotten_cameras_free_their_threads():
+    def painting() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "camera"}
+
+    before = painting()
+    made = BatchCameras(engine(2), ("front",), 8, 8, threads=2)
+    made.render()
+    mine = painting() - before
+    assert len(mine) == 2
+    del made
+    gc.collect()
+    for thread in mine:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
 
 
 RUN = """
