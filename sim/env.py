@@ -101,6 +101,8 @@ class Env:
         self._begin = Replayed(self._start, self.device)
         self._show = Replayed(self._observe, self.device, drawing)
         self._ending: _Ending | None = None
+        if world.dense:
+            world.step(task.decimation)  # compiles and captures, before anybody measures a step
         self._obs = self.reset()
         self.observation_dims = {group: int(value.shape[1]) for group, value in self._obs.items()}
         self.contract = self._make_contract()
@@ -124,8 +126,7 @@ class Env:
         Raises:
             EnvError: actions of another shape, or not finite (on a GPU, `check` says so); nothing has moved.
         """
-        self._check_action(action)
-        self._action.copy_(action)
+        self._take(action)
         self._before()
         self.world.step(self.task.decimation)
         self._ending = ending = self._after()
@@ -205,11 +206,13 @@ class Env:
         for k, generator in enumerate(self._generators.values()):
             generator.manual_seed(seed * 1000003 + k)
 
-    def _check_action(self, action: torch.Tensor) -> None:
+    def _take(self, action: torch.Tensor) -> None:
+        """Keep the action, once it has been checked."""
         if tuple(action.shape) != (self.num_envs, self.num_actions):
             raise EnvError(f"actions must have shape ({self.num_envs}, {self.num_actions}), got {tuple(action.shape)}")
+        self._action.copy_(action)
         if self.world.dense:
-            self._bad_actions += (~torch.isfinite(action)).any(1).sum()
+            self._bad_actions += (~torch.isfinite(self._action)).any(1).sum()
         elif not math.isfinite(float(action.sum())):  # one number is quicker to look at than all
             bad = torch.nonzero(~torch.isfinite(action).all(dim=1)).squeeze(1)
             if len(bad):

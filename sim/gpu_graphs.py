@@ -29,7 +29,13 @@ class Graphs:
         self._graphs: dict[Hashable, Any] = {}
 
     def run(self, key: Hashable, work: Callable[[], None]) -> None:
-        """Do ``work``, which must be the same for the same key; captured where it is not yet."""
+        """Do ``work``, which must be the same for the same key; captured where it is not yet.
+
+        Raises:
+            RuntimeError: torch is capturing a graph of its own, of which a launch cannot become a part.
+        """
+        if self._device.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("physics runs as a graph, and cannot be captured in another one")
         if key not in self._graphs:
             self._compile(work)
             self._graphs[key] = self._capture(work)

@@ -21,10 +21,13 @@ from sim.gpu_capacity import (
     overflow_text,
     probe,
 )
-from sim.gpu_device import is_out_of_memory, open_device, put_model
+from sim.gpu_device import GpuNotAvailable, is_out_of_memory, open_device, put_model, require_device
 from sim.gpu_graphs import Graphs
+from sim.gpu_refresh import POSITION, Refresh
 from sim.physics import PhysicsError, quiet_mujoco
 from sim.selection import Selection
+
+__all__ = ["CapacityError", "GpuMemoryError", "GpuNotAvailable", "MujocoGpu", "require_device"]
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +35,9 @@ T = TypeVar("T")
 
 _HUGE = 1e10
 _FAULTS = (
+    "non-finite or huge control",
     "non-finite or huge position",
     "non-finite or huge velocity",
-    "non-finite or huge control",
     "speed {speed:.3g} above {limit:g}",
 )
 _ENGINE = "mujoco_warp"
@@ -49,10 +52,10 @@ class MujocoGpu:
 
     Numbers are float32, so that a state drifts from the CPU engine's by rounding, and by more once contacts differ.
 
-    On Warp's CPU device equal states give equal results, bit for bit. On a GPU they do up to rounding alone, two runs of
-    one seed are two samples: MuJoCo Warp 3.17 gives contacts and constraint rows their places by atomic counters, and
-    what would sort them in its option ``deterministic`` is not written yet. The rest of the option would cost speed and
-    still not make a run repeat, so it is left off.
+    On Warp's CPU device equal states give equal results, bit for bit. On a GPU they do up to rounding alone, and two
+    runs of one seed are two samples: MuJoCo Warp 3.17 gives contacts and constraint rows their places by atomic
+    counters, and what would sort them in its option ``deterministic`` is not written yet. The rest of the option would
+    cost speed and still not make a run repeat, so it is left off.
 
     Args:
         model: the compiled model; it is copied.
@@ -96,7 +99,6 @@ class MujocoGpu:
         self._bound: dict[str, torch.Tensor] = {}
         self._expanded: dict[str, torch.Tensor] = {}
         self._shared: dict[str, torch.Tensor] = {}  # (1, ...) what the model has for the expanded fields
-        self._level: frozenset[str] = frozenset()
         fields = {name: self._tensor(name) for name in gpu_fields.STATE}
         self._watched = fields["qpos"], fields["qvel"], fields["ctrl"]
         self._state = {name: values for name, values in fields.items() if values.numel()}
@@ -108,15 +110,14 @@ class MujocoGpu:
             "faults": torch.zeros(nworld, len(_FAULTS), dtype=torch.bool, device=self.device),
             "fastest": torch.zeros(nworld, device=self.device),
         }
+        self._refresh = Refresh(self._gpu, self.model, self._warp_model, self._data)
         self._graphs = Graphs(self._gpu, lambda: [*self._state.values(), self._overflow])
 
     def bind(self, name: str) -> torch.Tensor:
         """Live (n, ...) tensor of an `mujoco.MjData` field, float32 where MuJoCo has float64."""
         if name not in self._bound:
             self._bound[name] = self._state[name] if name in self._state else self._tensor(name)
-            level = gpu_fields.refresh_level(self.model, frozenset(self._bound))
-            if level != self._level or name == "sensordata":
-                self._level = level
+            if self._refresh.want(name):
                 self._graphs.clear()
         return self._bound[name]
 
@@ -148,15 +149,14 @@ class MujocoGpu:
 
     def forward(self, select: Selection | None = None) -> None:
         """Bring the bound fields up to date; of all worlds, since on a GPU that costs no more than some."""
-        if self._level:
-            self._run("forward", self._forward)
+        self._run("forward", self._forward)
 
     def reset(self, select: Selection | None = None) -> None:
         select = Selection.all(self.nworld, self.device) if select is None else select
         for name, values in self._state.items():
             default = self._default[name]
             select.write(values, default.expand(len(select), *default.shape[1:]))
-        for name in self._bound.keys() - self._state.keys() - gpu_fields.POSITION:
+        for name in self._bound.keys() - self._state.keys() - POSITION:
             select.fill(self._bound[name], 0)  # a fault's remains: no refresh reaches them, only the next step
         self._flags["overflowed"] |= self._overflow
         for name in ("overflow", "faults", "fastest"):
@@ -164,7 +164,7 @@ class MujocoGpu:
 
     def unusable(self) -> torch.Tensor:
         qpos, qvel, ctrl = (_largest(values) for values in self._watched)
-        limits = ((qpos, _HUGE), (qvel, _HUGE), (ctrl, _HUGE), (qvel, self.max_speed))
+        limits = ((ctrl, _HUGE), (qpos, _HUGE), (qvel, _HUGE), (qvel, self.max_speed))
         # written so that a NaN counts as beyond its limit
         self._flags["faults"] |= torch.stack([~(value < limit) for value, limit in limits], dim=1)
         torch.fmax(self._flags["fastest"], qvel, out=self._flags["fastest"])
@@ -249,14 +249,14 @@ class MujocoGpu:
         return gpu_fields.data_tensor(self._gpu, self._data, self._host, name)
 
     def _steps(self, nstep: int, refresh: bool) -> None:
-        self._place_static()
+        self._refresh.place_static(self._expanded)
         for _ in range(nstep):
             self._gpu.mjw.step(self._warp_model, self._data)
         if refresh:
             self._refresh()
 
     def _forward(self) -> None:
-        self._place_static()
+        self._refresh.place_static(self._expanded)
         self._refresh()
 
     def _derive(self) -> None:
@@ -268,37 +268,6 @@ class MujocoGpu:
                 self._gpu.wp.copy(array, compiled)
         mjw.set_const_0(model, self._data, restore=False)
         self._refresh()
-
-    def _refresh(self) -> None:
-        """Bring the bound fields that follow from positions up to date, and position sensors; nothing else."""
-        mjw, model, data = self._gpu.mjw, self._warp_model, self._data
-        if self._level == gpu_fields.POSITION:
-            mjw.fwd_position(model, data, factorize=False)
-        elif self._level == gpu_fields.FRAMES:
-            mjw.fwd_kinematics(model, data)
-        elif self._level == gpu_fields.BODIES:
-            mjw.kinematics(model, data)
-        if "sensordata" in self._bound and gpu_fields.position_sensors(self.model).any():
-            self._sense()
-
-    def _sense(self) -> None:
-        wp, data = self._gpu.wp, self._data
-        for columns in gpu_fields.accumulating_columns(self.model):
-            data.sensordata[:, columns].zero_()
-        history = wp.clone(data.history)  # delayed sensors would note this reading, and again in the next step
-        self._gpu.mjw.sensor_pos(self._warp_model, data)
-        wp.copy(data.history, history)
-
-    def _place_static(self) -> None:
-        """Move geoms that are fixed to the world, where these may differ between worlds.
-
-        Kinematics skips what is welded to body 0. For a model in which nothing is, it does not.
-        """
-        if gpu_fields.MOVES_STATIC.isdisjoint(self._expanded):
-            return
-        loose = copy.copy(self._warp_model)
-        loose.body_weldid = self._gpu.wp.full(self.model.nbody, 1, dtype=int)
-        self._gpu.mjw.kinematics(loose, self._data)
 
     def _reason(self, faults: list[bool], fastest: float) -> str:
         """The first fault that was found."""

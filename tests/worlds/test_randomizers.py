@@ -10,7 +10,7 @@ from sim.physics import Physics
 from sim.randomize import RandomizeError
 from sim.selection import Selection
 from sim.world import World
-from tests.sim.randomize_scene import ALL, DERIVED, FIELDS, N, generator, make, masked, one, world
+from tests.sim.randomize_scene import ALL, DERIVED, FIELDS, generator, make, masked, one, world
 
 pytest.importorskip("mujoco_warp", reason="the GPU engine needs the extra [gpu]")
 from sim.mujoco_gpu import MujocoGpu  # noqa: E402 - after the check that it can be imported
