@@ -6,12 +6,15 @@ import argparse
 import inspect
 from collections.abc import Callable
 from importlib import resources
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from robolearn.config import choices
 from robolearn.errors import RobolearnError, unknown
 from robolearn.files import json_line
 from robolearn.settings import add_json
+
+if TYPE_CHECKING:
+    from sim.robots import Robot
 
 SUMMARY = "list tasks, robots, objects, algorithms, presets and randomisers"
 
@@ -75,11 +78,17 @@ def _robots() -> list[Entry]:
     for name in list_robots():
         try:
             robot = get_robot(name)
-            text = f"{len(robot.finger_joints)} finger joints, {len(robot.fingertip_sites)} fingertips"
+            text = _parts(robot)
         except AssetNotAvailable as error:
             text = f"not available: {error}"
         found.append({"name": name, "summary": text})
     return found
+
+
+def _parts(robot: Robot) -> str:
+    if robot.palm_site:
+        return f"hand, {len(robot.finger_joints)} finger joints, {len(robot.fingertip_sites)} fingertips"
+    return f"whole robot, {len(robot.joint_names)} joints, {len(robot.foot_sites)} feet"
 
 
 def _objects() -> list[Entry]:

@@ -13,7 +13,7 @@ from sim.env import Env
 from sim.motions import POSE, MotionLibrary, ReferenceGoal
 from sim.objects import get_object
 from sim.randomize import RANDOMIZERS, ScaleFields
-from sim.robots import Robot, get_robot
+from sim.robots import Robot, get_hand
 from sim.task import NoiseTerm, ObservationTerm, Task, TerminationTerm
 from sim.tasks.tracking_metrics import TrackingMetrics
 from sim.tasks.tracking_motions import ClipConfig, clips_for
@@ -110,7 +110,7 @@ def make(
         DexTrackError: a setting that cannot work; MotionError, PhysicsError and others name their own.
     """
     _check(config)
-    robot = get_robot(config.robot, side=config.side, base="floating")
+    robot = get_hand(config.robot, side=config.side, base="floating")
     references = clips_for(config.motions, robot, split, config.rate_hz)
     motions = MotionLibrary.from_references(references, robot, config.rate_hz)
     layout, candidates = _fixed(motions, num_envs) if evaluation else _shared(motions, num_envs)
