@@ -133,10 +133,26 @@ def actuator_gains(bounds: tuple[float, float], at_reset: bool = False) -> Scale
     return ScaleFields(bounds, powers, _all_actuators, at_reset=at_reset)
 
 
+def base_mass(bounds: tuple[float, float], body: str = "torso_link", at_reset: bool = False) -> ScaleFields:
+    """Mass and inertia of the body that carries a whole robot's load."""
+    return object_mass(bounds, body, at_reset)
+
+
+def foot_friction(bounds: tuple[float, float], at_reset: bool = False) -> ScaleFields:
+    """Sliding friction of the soles, which decides their contacts."""
+    return ScaleFields(bounds, {"geom_friction": 1}, _soles, column=0, at_reset=at_reset)
+
+
+def _soles(model: mujoco.MjModel, name: str) -> np.ndarray:
+    return np.array([g for g in range(model.ngeom) if "_sole_" in model.geom(g).name])
+
+
 RANDOMIZERS: dict[str, Callable[..., ScaleFields]] = {
     "object_mass": object_mass,
     "object_friction": object_friction,
     "object_size": object_size,
     "actuator_gains": actuator_gains,
+    "base_mass": base_mass,
+    "foot_friction": foot_friction,
 }
 """Randomisers by name, as a configuration names them."""

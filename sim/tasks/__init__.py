@@ -16,7 +16,10 @@ __all__ = ["TaskError", "config_class", "list_tasks", "make_env"]
 BYTES_PER_WORLD = 20_000
 """A low estimate of what one world takes: its state, channels and observations."""
 
-_TASKS = {"dex_track": ("sim.tasks.dex_track", "DexTrackConfig")}
+_TASKS = {
+    "dex_track": ("sim.tasks.dex_track", "DexTrackConfig"),
+    "g1_walk": ("sim.tasks.g1_walk", "G1WalkConfig"),
+}
 
 
 class TaskError(RobolearnError):
@@ -53,7 +56,7 @@ def make_env(
 
     Args:
         name: one of `list_tasks`.
-        num_envs: worlds, at least 1 (with ``evaluation``, 0 means one for each clip).
+        num_envs: worlds, at least 1 (with ``evaluation``, 0 means one for each clip, or as many as the task likes).
         seed: of every random draw.
         threads: physics threads, 0 for every core.
         split: which of the task's data to use.
