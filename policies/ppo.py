@@ -100,6 +100,7 @@ class PPO:
         self.obs: dict[str, torch.Tensor] | None = None
         self.hidden = self.network.initial_hidden(num_envs)
         self.tally = Tally(num_envs, self.device)
+        self._watch = self.device.type == "cpu"
         self.iteration = 0
         self.env_steps = 0
         self._player: Player | None = None
@@ -153,7 +154,6 @@ class PPO:
         r, c, net = self.rollout, self.config, self.network
         std = net.log_std.exp()
         r.noise.normal_(generator=self.generator)
-        r.truncated.clear()
         r.start_hidden = dict(self.hidden)
         self.tally.begin()
         for t in range(c.num_steps):
@@ -166,22 +166,15 @@ class PPO:
             step = env.step(r.action[t].clone())
             self.obs = dict(step.obs)
             reward = step.reward if self.reward_stage is None else self.reward_stage(step)
-            if not torch.isfinite(reward.sum()):
-                for name, term in step.rewards.items():
-                    check_finite(f"reward term {name!r}", term, f" (rollout step {t})")
-                check_finite("reward", reward, f" (rollout step {t})")
-            r.reward[t] = reward
-            torch.logical_or(step.terminated, step.truncated, out=r.done[t])
+            r.store(t, step, reward)
             self.tally.add(step, reward)
-            ids = step.final_ids
-            if len(ids):
-                timeout = step.truncated[ids] & ~step.terminated[ids]
-                final = step.final_obs["critic"][timeout]
-                check_finite("final observation 'critic'", final, f" (rollout step {t})")
-                r.truncated.append((t, ids[timeout], net.norm["critic"](final)))
-                if net.recurrent:
-                    self.hidden["policy"] = self.hidden["policy"] * (1.0 - r.done[t]).unsqueeze(-1)
+            if self._watch:
+                self._check_rewards(t, step)
+            if net.recurrent:
+                self.hidden["policy"] = self.hidden["policy"] * (1.0 - r.done[t]).unsqueeze(-1)
         self._observe(c.num_steps)
+        env.check()
+        self._check_rollout()
         # The constant of the Gaussian is dropped here and in the loss.
         torch.sum(r.noise.square(), -1, out=r.log_prob).mul_(-0.5).sub_(net.log_std.sum())
         return self.tally.metrics()
@@ -190,26 +183,45 @@ class PPO:
         """Write the normalised current observations into row ``t`` of the rollout."""
         assert self.obs is not None
         for group in GROUPS:
-            check_finite(f"observation {group!r}", self.obs[group], f" (rollout step {t})")
+            if self._watch:
+                check_finite(f"observation {group!r}", self.obs[group], f" (rollout step {t})")
             self.network.norm[group].into(self.obs[group], self.rollout.obs[group][t])
             if t < self.config.num_steps:
                 self.rollout.raw[group][t] = self.obs[group]
+
+    def _check_rewards(self, t: int, step: StepLike) -> None:
+        """Raise `NonFiniteError` where the reward of rollout step ``t`` is not a number, and name the term."""
+        reward = self.rollout.reward[t]
+        if not torch.isfinite(reward.sum()):
+            for name, term in step.rewards.items():
+                check_finite(f"reward term {name!r}", term, f" (rollout step {t})")
+            check_finite("reward", reward, f" (rollout step {t})")
+
+    def _check_rollout(self) -> None:
+        """The checks that a GPU leaves to the rollout's end, so that the host need not wait for every step."""
+        if not self._watch:
+            for group in GROUPS:
+                check_finite(f"observation {group!r}", self.rollout.obs[group])
+            for name, value in self.tally.sums.items():
+                check_finite(name, value)
 
     @torch.no_grad()
     def _estimate(self) -> None:
         """Values of the whole rollout in one pass; bootstrapped rewards, advantages and value targets."""
         r, c, net = self.rollout, self.config, self.network
-        z, final = r.obs["critic"], [f for _, _, f in r.truncated]
+        z, where = r.obs["critic"], torch.nonzero(r.timeout.flatten()).squeeze(1)
+        final = r.final.flatten(0, 1)[where]
+        check_finite("final observation 'critic'", final)
+        final = net.norm["critic"](final)
         if net.recurrent:
             gru = net.memory["critic"]
             states = gru.sequence(z[:-1], self.hidden["critic"], r.keep())
             last = self.hidden["critic"] = states[-1] * (1.0 - r.done[-1]).unsqueeze(-1)
             z = torch.cat((states, gru(z[-1], last).unsqueeze(0)))
-            final = [gru(f, states[t, ids]) for t, ids, f in r.truncated]
+            final = gru(final, states.flatten(0, 1)[where])
         r.value.copy_(self._value(z.flatten(0, 1)).view_as(r.value))
-        if final:
-            where = torch.cat([ids + t * self.num_envs for t, ids, _ in r.truncated])
-            r.reward.view(-1).index_add_(0, where, self._value(torch.cat(final)), alpha=c.gamma)
+        if len(where):
+            r.reward.view(-1).index_add_(0, where, self._value(final), alpha=c.gamma)
         gae(r.reward, r.value, r.done, c.gamma, c.lam, out=r.advantage)
         torch.add(r.advantage, r.value[:-1], out=r.target)
         if c.normalize_value:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -12,7 +11,11 @@ GROUPS = ("policy", "critic")
 
 
 class StepLike(Protocol):
-    """One step of N worlds; worlds that ended are reset already. K is the number that ended."""
+    """One step of N worlds; worlds that ended are reset already.
+
+    ``final_obs`` and ``episodes`` have K rows, of the worlds ``final_ids``. All that ended are among them; rows of
+    others (a GPU may give all N) mean nothing.
+    """
 
     obs: Mapping[str, torch.Tensor]
     rewards: Mapping[str, torch.Tensor]
@@ -21,7 +24,8 @@ class StepLike(Protocol):
     truncated: torch.Tensor
     final_ids: torch.Tensor
     final_obs: Mapping[str, torch.Tensor]
-    log: Mapping[str, float]
+    episodes: Mapping[str, torch.Tensor]
+    log: Mapping[str, float | torch.Tensor]
 
 
 class EnvLike(Protocol):
@@ -40,6 +44,9 @@ class EnvLike(Protocol):
     def step(self, action: torch.Tensor) -> Any:
         """Apply ``action`` (N, A) and return a `StepLike`."""
 
+    def check(self) -> None:
+        """At the end of a rollout: raise if it cannot be trusted."""
+
 
 class Rollout:
     """T steps of N worlds, allocated once and reused.
@@ -50,7 +57,8 @@ class Rollout:
         action, mean: (T, N, A).
         reward, done, value, advantage, target, log_prob: (T, N); `done` is 1 where the step ended an episode.
         start_hidden: hidden states before the first step, by group (N, H); empty without memory.
-        truncated: for each time-out, its step, world and normalised final critic observation.
+        timeout: (T, N) bool, where the clock alone ended an episode.
+        final: critic observations before the reset (T, N, d), as given; they say something at time-outs.
     """
 
     def __init__(
@@ -69,9 +77,18 @@ class Rollout:
         self.advantage = torch.zeros(T, N, device=device)
         self.target = torch.zeros(T, N, device=device)
         self.log_prob = torch.zeros(T, N, device=device)
-        self.truncated: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self.timeout = torch.zeros(T, N, dtype=torch.bool, device=device)
+        self.final = torch.zeros(T, N, dims["critic"], device=device)
         self.start_hidden: dict[str, torch.Tensor] = {}
         self._shuffled: dict[str, torch.Tensor] = {}
+
+    def store(self, t: int, step: StepLike, reward: torch.Tensor) -> None:
+        """Keep what step ``t`` gave beside observations and actions."""
+        self.reward[t] = reward
+        torch.logical_or(step.terminated, step.truncated, out=self.done[t])
+        torch.logical_and(step.truncated, ~step.terminated, out=self.timeout[t])
+        if len(step.final_ids):
+            self.final[t].index_copy_(0, step.final_ids, step.final_obs["critic"])
 
     def flat(self, value: torch.Tensor) -> torch.Tensor:
         """View the first T steps of ``value`` (T [+ 1], N, …) as (T·N, …)."""
@@ -123,7 +140,10 @@ class Rollout:
 
 
 class Tally:
-    """Sums over one rollout for the metrics, and the running return and length of every episode."""
+    """Sums over one rollout for the metrics, and the running return and length of every episode.
+
+    Everything stays on the device until `metrics` fetches it, once.
+    """
 
     def __init__(self, num_envs: int, device: torch.device | str) -> None:
         self.episode_return = torch.zeros(num_envs, device=device)
@@ -134,8 +154,8 @@ class Tally:
         """Start a rollout; episodes go on."""
         self.steps = 0
         self.sums: dict[str, torch.Tensor] = {}
-        self.logs: defaultdict[str, list[float]] = defaultdict(list)
-        self.finished: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.logs: dict[str, tuple[float | torch.Tensor, int]] = {}
+        self.results: dict[tuple[str, ...], torch.Tensor] = {}
 
     def add(self, step: StepLike, reward: torch.Tensor) -> None:
         """Count one step and the ``reward`` (N,) learned from."""
@@ -149,25 +169,40 @@ class Tally:
             else:
                 self.sums[name] = value.clone()
         for name, number in step.log.items():
-            self.logs[name].append(float(number))
+            total, count = self.logs.get(name, (0.0, 0))
+            self.logs[name] = total + number, count + 1
         self.episode_return += reward
         self.episode_length += 1
+        if len(step.final_ids):
+            self._finish(step)
+
+    def _finish(self, step: StepLike) -> None:
+        """Add up the results of the episodes that ended: sums and counts of what is a number, (2, metrics)."""
         ids = step.final_ids
-        if len(ids):
-            self.finished.append((self.episode_return[ids], self.episode_length[ids]))
-            self.episode_return[ids] = 0.0
-            self.episode_length[ids] = 0.0
+        ended = step.terminated | step.truncated
+        rows = {"return": self.episode_return[ids], "length": self.episode_length[ids]}
+        rows |= {name: values for name, values in step.episodes.items() if name not in rows}
+        table = torch.stack(tuple(rows.values()))
+        known = ended[ids] & ~table.isnan()
+        sums = torch.stack((torch.where(known, table, 0.0).sum(1), known.sum(1)))
+        names = tuple(rows)
+        self.results[names] = self.results[names] + sums if names in self.results else sums
+        self.episode_return.masked_fill_(ended, 0.0)
+        self.episode_length.masked_fill_(ended, 0.0)
 
     def metrics(self) -> dict[str, float]:
         """Means per world and step of rewards and endings, the log's means over steps that had the key.
 
-        ``episode/return`` and ``episode/length`` are means over the episodes that ended, if any did.
+        ``episode/<metric>`` are means over the episodes that ended and say something about it, if any did; names with a
+        ``/`` stay as they are.
         """
-        metrics = {name: sum(values) / len(values) for name, values in self.logs.items()}
-        metrics |= {name: float(value.mean()) / self.steps for name, value in self.sums.items()}
-        if self.finished:
-            metrics["episode/return"] = float(torch.cat([r for r, _ in self.finished]).mean())
-            metrics["episode/length"] = float(torch.cat([n for _, n in self.finished]).mean())
+        metrics = {name: float(total) / count for name, (total, count) in self.logs.items()}
+        means = torch.stack([value.mean() for value in self.sums.values()]).tolist()
+        metrics |= {name: mean / self.steps for name, mean in zip(self.sums, means, strict=True)}
+        for names, table in self.results.items():
+            for name, total, count in zip(names, *table.tolist(), strict=True):
+                if count:
+                    metrics[name if "/" in name else f"episode/{name}"] = total / count
         return metrics
 
 

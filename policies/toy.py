@@ -20,7 +20,8 @@ class ToyStep:
     truncated: torch.Tensor
     final_ids: torch.Tensor
     final_obs: dict[str, torch.Tensor]
-    log: dict[str, float] = field(default_factory=dict)
+    episodes: dict[str, torch.Tensor] = field(default_factory=dict)
+    log: dict[str, float | torch.Tensor] = field(default_factory=dict)
 
 
 class ToyEnv(ABC):
@@ -64,6 +65,10 @@ class ToyEnv(ABC):
                 self.state[name][ids] = rows
         reward = torch.stack(list(rewards.values())).sum(0)
         return ToyStep(self._observe(), rewards, reward, terminated, truncated, ids, final_obs)
+
+    def check(self) -> None:
+        """Nothing to say: on a CPU every step has said what was wrong."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly."""

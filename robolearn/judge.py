@@ -85,11 +85,13 @@ def judge(env: Env, controller: Controller) -> Verdict:
     waiting = torch.ones(env.num_envs, dtype=torch.bool)
     results: dict[str, torch.Tensor] = {}
     for _ in range(env.max_episode_length + 1):
-        step = env.step(controller(env, obs))
+        step = env.step(controller(env, obs)).ended()
         obs = step.obs
         fresh = waiting[step.final_ids]
         ids = step.final_ids[fresh]
         for name, values in step.episodes.items():
+            if name.startswith("termination/"):
+                continue
             results.setdefault(name, torch.full((env.num_envs,), math.nan))[ids] = values[fresh]
         waiting[ids] = False
         if not waiting.any():
@@ -99,4 +101,4 @@ def judge(env: Env, controller: Controller) -> Verdict:
 
 def zero_action(env: Env, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The task's baseline: a decoder given zero reproduces it."""
-    return torch.zeros(env.num_envs, env.num_actions)
+    return torch.zeros(env.num_envs, env.num_actions, device=env.device)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from robolearn.contract import Contract, robot_hash
 from robolearn.errors import RobolearnError
 from sim.channels import Channels
+from sim.selection import Selection
+from sim.step import Step
 from sim.task import Task
 from sim.world import World
 
@@ -23,34 +24,11 @@ class EnvError(RobolearnError):
     """An action that cannot be applied, or a task that gives its policy what no robot measures."""
 
 
-@dataclass
-class Step:
-    """What one control step of N worlds returns.
+class _Rows(NamedTuple):
+    """Raw channels of some worlds, name → (K, ...): true ones, and those that the policy saw."""
 
-    Attributes:
-        obs: group → (N, d), the first observation of the next episode where one just ended.
-        rewards: named terms, already weighted, (N,) each.
-        terminated: (N,) bool, ended by the task: no value lies beyond.
-        truncated: (N,) bool, ended by the clock: bootstrap from ``final_obs``.
-        final_ids: (K,) sorted ids of worlds whose episode just ended.
-        final_obs: group → (K, d), their last observation before the reset.
-        log: scalars worth recording, such as the results of episodes that just ended.
-        episodes: metric → (K,), results of those episodes, world by world.
-    """
-
-    obs: dict[str, torch.Tensor]
-    rewards: dict[str, torch.Tensor]
-    terminated: torch.Tensor
-    truncated: torch.Tensor
-    final_ids: torch.Tensor
-    final_obs: dict[str, torch.Tensor]
-    log: dict[str, float] = field(default_factory=dict)
-    episodes: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def reward(self) -> torch.Tensor:
-        """Sum of the named terms, (N,)."""
-        return torch.stack(tuple(self.rewards.values())).sum(0)
+    true: Mapping[str, torch.Tensor]
+    seen: Mapping[str, torch.Tensor]
 
 
 class Env:
@@ -67,7 +45,6 @@ class Env:
         step_dt: seconds per control step.
         max_episode_length: control steps.
         contract: channels, command, rate of a policy for this task.
-        diverged: worlds reset because their physics became unusable, since creation.
     """
 
     def __init__(self, task: Task, world: World, seed: int = 0) -> None:
@@ -78,11 +55,14 @@ class Env:
         self.device = world.device
         self.step_dt = world.timestep * task.decimation
         self.max_episode_length = task.max_episode_steps
-        self.diverged = 0
         self.episode_steps = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
-        self._generators = {name: torch.Generator() for name in ("reset", "noise", "randomize", "delay")}
+        names = ("reset", "noise", "randomize", "delay")
+        self._generators = {name: torch.Generator(self.device) for name in names}
         self._seed(seed)
-        self._all = torch.arange(self.num_envs, device=self.device)
+        self._all = Selection.all(self.num_envs, self.device)
+        self._diverged = torch.zeros((), dtype=torch.long, device=self.device)
+        self._reported = 0
+        self._bad_actions = torch.zeros((), dtype=torch.long, device=self.device)
         self._decoder_state = {
             channel.name: torch.zeros(self.num_envs, *channel.shape, device=self.device)
             for channel in task.action.state
@@ -94,9 +74,7 @@ class Env:
         self._raw: tuple[str, ...] = ()
         self._true: Channels = Channels({})
         self._seen: Channels = self._true
-        for randomizer in task.randomizers.values():
-            if not randomizer.at_reset:
-                randomizer.apply(world, self._all, self._generators["randomize"])
+        self._randomize(self._all, at_reset=False)
         self._obs = self.reset()
         self.observation_dims = {group: int(value.shape[1]) for group, value in self._obs.items()}
         self.contract = self._make_contract()
@@ -129,20 +107,41 @@ class Env:
         self.world.step(task.decimation)
         task.goal.advance()
         self.episode_steps += 1
-        sick = self._replace_unhealthy()
-        self._read()
+        sick = self._unusable()
+        self._read(keep=sick)
         rewards = self._rewards(sick)
         terminated, causes = self._terminated(sick)
         truncated = (task.goal.timed_out() | (self.episode_steps >= self.max_episode_length)) & ~terminated
         task.metrics.update(self._true)
-        obs = self._observe()
-        ids = torch.nonzero(terminated | truncated).squeeze(1)
-        result = Step(obs, rewards, terminated, truncated, ids, {})
-        result.log = {"world/diverged": float(len(sick))}
-        if len(ids):
-            self._finish_episodes(result, causes, sick)
+        ended = Selection.of(terminated | truncated, self.world.dense)
+        result = Step({}, rewards, terminated, truncated, ended.ids)
+        result.log["world/diverged"] = 0.0 if sick is None else sick.sum()
+        if len(ended):
+            self._finish(result, ended, causes, sick)
+        else:
+            result.obs = self._observe()
         self._obs = result.obs
         return result
+
+    def check(self) -> None:
+        """At the end of a rollout: what a GPU could not say while it ran.
+
+        Raises:
+            PhysicsError: the engine had to leave out contacts or constraints; the setting to raise is named.
+            EnvError: actions were not finite.
+        """
+        self.world.check()
+        if bad := int(self._bad_actions):
+            self._bad_actions.zero_()
+            raise EnvError(f"{bad} actions since the last check were not finite")
+        if self.world.dense and (new := self.diverged - self._reported):
+            log.warning("%d worlds diverged and were reset", new)
+            self._reported += new
+
+    @property
+    def diverged(self) -> int:
+        """Worlds reset because their physics became unusable, since creation."""
+        return int(self._diverged)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs."""
@@ -158,7 +157,7 @@ class Env:
             "delay": self._delay.clone(),
             "commands": self._commands.clone(),
             "randomizers": {name: r.state_dict() for name, r in self.task.randomizers.items()},
-            "diverged": self.diverged,
+            "diverged": self._diverged.clone(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -173,7 +172,9 @@ class Env:
         self.episode_steps.copy_(state["episode_steps"])
         self._delay.copy_(state["delay"])
         self._commands.copy_(state["commands"])
-        self.diverged = int(state["diverged"])
+        self._diverged.copy_(torch.as_tensor(state["diverged"]))
+        self._reported = self.diverged
+        self._update_factors()
         self._read()
         for name, value in state["generators"].items():  # after reading, which draws noise
             self._generators[name].set_state(value)
@@ -192,7 +193,9 @@ class Env:
     def _check_action(self, action: torch.Tensor) -> None:
         if tuple(action.shape) != (self.num_envs, self.num_actions):
             raise EnvError(f"actions must have shape ({self.num_envs}, {self.num_actions}), got {tuple(action.shape)}")
-        if not math.isfinite(float(action.sum())):  # one number is quicker to look at than all
+        if self.world.dense:
+            self._bad_actions += (~torch.isfinite(action)).any(1).sum()
+        elif not math.isfinite(float(action.sum())):  # one number is quicker to look at than all
             bad = torch.nonzero(~torch.isfinite(action).all(dim=1)).squeeze(1)
             if len(bad):
                 raise EnvError(f"actions of {len(bad)} worlds are not finite, first of world {int(bad[0])}")
@@ -202,7 +205,7 @@ class Env:
         task = self.task
         probe = Channels({name: self._seen[name] for name in self._raw}, task.derived)
         task.observe("policy", probe)
-        task.action.decode(probe, torch.zeros(self.num_envs, self.num_actions))
+        task.action.decode(probe, torch.zeros(self.num_envs, self.num_actions, device=self.device))
         offered = [*task.measured, *task.goal.channels]
         known = {channel.name for channel in (*offered, *task.action.state)} | set(task.derived)
         if privileged := sorted(probe.accessed - known):
@@ -219,8 +222,9 @@ class Env:
             instruction=task.instruction,
         )
 
-    def _read(self) -> None:
-        raw = self._gather()
+    def _read(self, keep: torch.Tensor | None = None) -> None:
+        """Bring every channel up to date; worlds of the mask ``keep`` (N,) show what they showed before."""
+        raw = self._gather(keep)
         if not self._raw:
             self._raw = tuple(raw)
             self._true = Channels(raw, self.task.derived)
@@ -229,43 +233,78 @@ class Env:
         if self.task.noise:
             self._seen.update_raw({**raw, **self._noisy(raw)})
 
-    def _gather(self) -> dict[str, torch.Tensor]:
-        """Every raw channel."""
-        known = {"randomization": self._randomization()}
-        return {**self.world.read(), **self.task.goal.read(), **self._decoder_state, **known}
+    def _read_again(self, ended: Selection) -> None:
+        """Bring channels up to date after a reset, leaving the noise that other worlds have already seen."""
+        raw = {name: self._true[name] for name in self._raw} | {"randomization": self._factors}
+        self.world.read()  # refreshes the tensors that the channels hold
+        for name, rows in self.task.goal.read(ended.ids).items():
+            ended.write(raw[name], rows)
+        if self.task.noise:
+            seen = {name: self._seen[name] for name in self.task.noise}
+            for name, rows in self._noisy({name: ended.take(raw[name]) for name in seen}).items():
+                ended.write(seen[name], rows)
+            self._seen.update_raw({**raw, **seen})
+        self._true.update_raw(raw)
 
-    def _randomization(self) -> torch.Tensor:
-        """(N, R): the factors in force."""
-        factors = [randomizer.factor for randomizer in self.task.randomizers.values()]
-        return torch.stack(factors, dim=1).float() if factors else torch.zeros(self.num_envs, 0)
+    def _gather(self, keep: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Every raw channel."""
+        known = {"randomization": self._factors}
+        return {**self.world.read(keep), **self.task.goal.read(), **self._decoder_state, **known}
+
+    def _randomize(self, select: Selection, at_reset: bool) -> None:
+        """Let the randomisers of one kind draw for the selected worlds."""
+        for randomizer in self.task.randomizers.values():
+            if randomizer.at_reset == at_reset:
+                randomizer.apply(self.world, select, self._generators["randomize"])
+        self._update_factors()
+
+    def _update_factors(self) -> None:
+        """Bring ``_factors`` (N, R), the factors in force, up to date."""
+        factors = [r.factor.float() for r in self.task.randomizers.values() if len(r.factor)]
+        self._factors = torch.stack(factors, 1) if factors else torch.zeros(self.num_envs, 0, device=self.device)
 
     def _noisy(self, raw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         generator = self._generators["noise"]
         return {name: term.func(raw[name], generator, **term.params) for name, term in self.task.noise.items()}
 
-    def _observe(self, ids: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """Observation groups of all worlds, or of the worlds ``ids``; without noise the groups share their terms."""
-        seen, true = self._seen, self._true
-        if ids is not None:
-            true = self._true.rows(ids, self._raw)
-            seen = true if self._seen is self._true else self._seen.rows(ids, self._raw)
+    def _observe(self) -> dict[str, torch.Tensor]:
+        """Observation groups of all worlds, group → (N, d); without noise the groups share their terms."""
+        return self._groups(self._seen, self._true)
+
+    def _observe_with(self, last: _Rows) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Observations of all worlds, group → (N, d), and of ``last`` (K, d), in one pass over N + K rows."""
+        true = self._joined(self._true, last.true)
+        seen = true if last.seen is last.true else self._joined(self._seen, last.seen)
+        obs = self._groups(seen, true)
+        n = self.num_envs
+        return {g: rows[:n] for g, rows in obs.items()}, {g: rows[n:] for g, rows in obs.items()}
+
+    def _groups(self, seen: Channels, true: Channels) -> dict[str, torch.Tensor]:
         return {
             group: self.task.observe(group, seen if group == "policy" else true) for group in self.task.observations
         }
 
-    def _rewards(self, sick: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _joined(self, now: Channels, last: Mapping[str, torch.Tensor]) -> Channels:
+        return Channels({name: torch.cat((now[name], last[name])) for name in self._raw}, self.task.derived)
+
+    def _rows(self, select: Selection) -> _Rows:
+        """Copies of the selected worlds' raw channels."""
+        true = {name: select.take(self._true[name]) for name in self._raw}
+        if not self.task.noise:
+            return _Rows(true, true)
+        return _Rows(true, {**true, **{name: select.take(self._seen[name]) for name in self.task.noise}})
+
+    def _rewards(self, sick: torch.Tensor | None) -> dict[str, torch.Tensor]:
         rewards = {name: term.weight * term.func(self._true, **term.params) for name, term in self.task.rewards.items()}
-        if len(sick):
-            for value in rewards.values():
-                value[sick] = 0.0  # the state that earned it no longer exists
+        if sick is not None:  # the state that would have earned it was lost
+            rewards = {name: value.masked_fill(sick, 0.0) for name, value in rewards.items()}
         return rewards
 
-    def _terminated(self, sick: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _terminated(self, sick: torch.Tensor | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         causes = {name: term.func(self._true, **term.params) for name, term in self.task.terminations.items()}
-        terminated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        terminated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device) if sick is None else sick
         for cause in causes.values():
             terminated = terminated | cause
-        terminated[sick] = True
         return terminated, causes
 
     def _delayed(self, command: torch.Tensor) -> torch.Tensor:
@@ -273,64 +312,51 @@ class Env:
             return command
         self._commands.copy_(torch.roll(self._commands, 1, dims=0))  # in place: outlives an inference mode
         self._commands[0] = command
-        return self._commands[self._delay, self._all]
+        return self._commands[self._delay, self._all.ids]
 
-    def _replace_unhealthy(self) -> torch.Tensor:
-        """Reset worlds whose physics failed, so that nothing non-finite is read; return their ids."""
-        health = self.world.health()
-        if not health:
-            return self._all[:0]
-        ids = torch.from_numpy(health.ids).to(self.device)
-        self.diverged += len(ids)
-        for i, reason in zip(health.ids[:5], health.reasons, strict=False):
-            log.warning("world %d diverged and was reset: %s", i, reason)
-        self.world.reset(ids, self.task.goal.reset(ids, self._generators["reset"]))
-        return ids
+    def _unusable(self) -> torch.Tensor | None:
+        """(N,) bool: worlds whose physics failed; None where the host can see that there are none."""
+        sick = self.world.unusable()
+        if not self.world.dense:
+            if not bool(sick.any()):
+                return None
+            select = Selection.of(sick, dense=False)
+            for i, reason in zip(select.ids[:5].tolist(), self.world.reasons(select), strict=False):
+                log.warning("world %d diverged and was reset: %s", i, reason)
+        self._diverged += sick.sum()
+        return sick
 
-    def _finish_episodes(self, result: Step, causes: Mapping[str, torch.Tensor], sick: torch.Tensor) -> None:
-        ids = result.final_ids
-        result.final_obs = {group: value[ids] for group, value in result.obs.items()}
+    def _finish(
+        self, result: Step, ended: Selection, causes: Mapping[str, torch.Tensor], sick: torch.Tensor | None
+    ) -> None:
+        """Judge the episodes that ended, start the next ones, and observe both."""
+        ids = ended.ids
         lengths = self.episode_steps[ids].float()
-        result.episodes = {"length": lengths, **self.task.metrics.finish(ids)}
-        result.episodes["diverged"] = torch.isin(ids, sick).float()
-        means = torch.stack(tuple(result.episodes.values())).nanmean(dim=1).tolist()
-        for name, mean in zip(result.episodes, means, strict=True):
-            if math.isfinite(mean):
-                result.log[f"episode/{name}"] = mean
-        for name, cause in causes.items():
-            result.log[f"termination/{name}"] = float(cause[ids].float().mean())
-        self._reset(ids)
-        self._read_rows(ids)
-        for group, rows in self._observe(ids).items():
-            result.obs[group].index_copy_(0, ids, rows)
-        for curriculum in self.task.curriculum.values():
-            result.log.update(curriculum(self, result.log))
+        diverged = torch.zeros_like(lengths) if sick is None else sick[ids].float()
+        result.episodes = {"length": lengths, **self.task.metrics.finish(ended), "diverged": diverged}
+        result.episodes |= {f"termination/{name}": cause[ids].float() for name, cause in causes.items()}
+        last = self._rows(ended)
+        self._reset(ended)
+        self._read_again(ended)
+        result.obs, result.final_obs = self._observe_with(last)
+        if self.task.curriculum:
+            summary = result.summary()
+            for curriculum in self.task.curriculum.values():
+                result.log |= curriculum(self, summary)
 
-    def _read_rows(self, ids: torch.Tensor) -> None:
-        """Bring the channels of ``ids`` up to date, leaving the noise that other worlds have already seen."""
-        seen = None if self._seen is self._true else {name: self._seen[name].clone() for name in self.task.noise}
-        self.world.read()  # refreshes the tensors that the channels hold
-        raw = {name: self._true[name] for name in self._raw} | {"randomization": self._randomization()}
-        for name, rows in self.task.goal.read(ids).items():
-            raw[name].index_copy_(0, ids, rows)
-        self._true.update_raw(raw)
-        if seen is not None:
-            for name, value in self._noisy({name: raw[name][ids] for name in self.task.noise}).items():
-                seen[name][ids] = value
-            self._seen.update_raw({**raw, **seen})
-
-    def _reset(self, ids: torch.Tensor) -> None:
+    def _reset(self, select: Selection) -> None:
         task = self.task
-        for randomizer in task.randomizers.values():
-            if randomizer.at_reset:
-                randomizer.apply(self.world, ids, self._generators["randomize"])
-        state = task.goal.reset(ids, self._generators["reset"])
-        self.world.reset(ids, state)
+        if any(randomizer.at_reset for randomizer in task.randomizers.values()):
+            self._randomize(select, at_reset=True)
+        state = task.goal.reset(select, self._generators["reset"])
+        self.world.reset(select, state)
         for value in self._decoder_state.values():
-            value[ids] = 0.0
-        self.episode_steps[ids] = 0
+            select.fill(value, 0.0)
+        select.fill(self.episode_steps, 0)
         low, high = task.command_delay
         if high:
-            drawn = torch.randint(low, high + 1, (len(ids),), generator=self._generators["delay"])
-            self._delay[ids] = drawn.to(self.device)
-            self._commands[:, ids] = state["ctrl"].to(self._commands.dtype)
+            generator = self._generators["delay"]
+            drawn = torch.randint(low, high + 1, (len(select),), generator=generator, device=self.device)
+            select.write(self._delay, drawn)
+            for row in self._commands:
+                select.write(row, state["ctrl"])

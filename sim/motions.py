@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from robolearn.errors import RobolearnError
 from sim.references.format import Reference
 from sim.robots import Robot
 from sim.rotations import quat_conjugate, quat_multiply, quat_to_rotvec
+from sim.selection import Selection
 
 POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
 """Elements of a pose channel."""
@@ -71,6 +72,11 @@ class MotionLibrary:
             tuple(reference.object for reference in references),
             tuple(reference.name for reference in references),
         )
+
+    def to(self, device: torch.device | str) -> MotionLibrary:
+        """The same clips with their tensors on ``device``."""
+        tensors = ("joint_pos", "joint_vel", "object_pose", "object_vel", "length")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
     @property
     def num_clips(self) -> int:
@@ -145,6 +151,7 @@ class ReferenceGoal:
         joint_order: names, for the channel's elements.
         shape_codes: (C, F) shape code of each clip's object.
         end_steps: an episode stops being drawn this close to the clip's end, in frames.
+        device: where the worlds are.
     """
 
     def __init__(
@@ -158,23 +165,24 @@ class ReferenceGoal:
         start_fraction: float = 0.25,
         joint_noise: float = 0.0,
         end_steps: int = 10,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.motions = motions
+        self.motions = motions = motions.to(device)
         self.start_fraction = start_fraction
         self.joint_noise = joint_noise
         self.end_steps = end_steps
         n = len(candidates)
         most = max(len(c) for c in candidates)
-        self._candidates = torch.stack([c[torch.arange(most) % len(c)] for c in candidates])
-        self._num_candidates = torch.tensor([len(c) for c in candidates])
-        self._offsets = torch.tensor([0, *lookahead])
-        self._shape_codes = shape_codes
+        self._candidates = torch.stack([c[torch.arange(most) % len(c)] for c in candidates]).to(device)
+        self._num_candidates = torch.tensor([len(c) for c in candidates], device=device)
+        self._offsets = torch.tensor([0, *lookahead], device=device)
+        self._shape_codes = shape_codes.to(device)
         self._last = motions.length - 1
         self._stride = motions.joint_pos.shape[1]
         self._joint_pos, self._object_pose = motions.joint_pos.flatten(0, 1), motions.object_pose.flatten(0, 1)
         self.clip = self._candidates[:, 0].clone()
-        self.frame = torch.zeros(n, dtype=torch.long)
-        self.first_frame = torch.zeros(n, dtype=torch.long)
+        self.frame = torch.zeros(n, dtype=torch.long, device=device)
+        self.first_frame = torch.zeros(n, dtype=torch.long, device=device)
         frames = len(self._offsets)
         joints = motions.joint_pos.shape[2]
         self.channels: tuple[Channel, ...] = (
@@ -189,18 +197,19 @@ class ReferenceGoal:
             Channel("object_shape", (shape_codes.shape[1],), "1"),
         )
 
-    def reset(self, ids: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        k = len(ids)
-        draws = torch.rand(3, k, generator=generator)
+    def reset(self, select: Selection, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        ids = select.ids
+        draws = torch.rand(3, len(select), generator=generator, device=ids.device)
         pick = (draws[0] * self._num_candidates[ids]).long()
         clip = self._candidates[ids, pick]
         span = (self.motions.length[clip] - self.end_steps).clamp_min(1)
         frame = torch.where(draws[1] < self.start_fraction, torch.zeros_like(clip), (draws[2] * span).long())
-        self.clip[ids], self.frame[ids], self.first_frame[ids] = clip, frame, frame
+        for value, rows in ((self.clip, clip), (self.frame, frame), (self.first_frame, frame)):
+            select.write(value, rows)
         joints = self.motions.joint_pos[clip, frame]
         placed = joints
         if self.joint_noise:
-            placed = joints + self.joint_noise * torch.randn(joints.shape, generator=generator)
+            placed = joints + self.joint_noise * torch.randn(joints.shape, generator=generator, device=joints.device)
         moving = (frame > 0).float().unsqueeze(1)
         return {
             "qpos": torch.cat([placed, self.motions.object_pose[clip, frame]], dim=1),

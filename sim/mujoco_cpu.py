@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from mujoco.batch import Batch, SimulationError
 
-from sim.physics import Health, PhysicsError, quiet_mujoco
+from sim.physics import PhysicsError, quiet_mujoco
+from sim.selection import Selection
 
 _KINEMATICS = int(mujoco.mjtStage.mjSTAGE_POS)
 _NOTHING = int(mujoco.mjtStage.mjSTAGE_NONE)
@@ -50,6 +51,7 @@ class MujocoCpu:
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self.model = model
         self.nworld = nworld
+        self.device = torch.device("cpu")
         self.max_speed = max_speed
         self._batch = Batch(model, nworld, nthread)
         self._bound: dict[str, torch.Tensor] = {}
@@ -57,6 +59,7 @@ class MujocoCpu:
         self._failed: dict[int, str] = {}
         self._warning_counts = self._batch.warning[:, :, 1]  # (n, mjNWARNING), of [last info, count]
         self._qvel = self._batch.bind("qvel")
+        self._none = torch.zeros(nworld, dtype=torch.bool)
         self._batch.reset(stage=_NOTHING)
         self._default = self._batch.state[0].copy()
 
@@ -76,8 +79,8 @@ class MujocoCpu:
                 raise PhysicsError(f"cannot expand {name!r}: {error}") from error
         return self._expanded[name]
 
-    def set_const(self, ids: np.ndarray | None = None) -> None:
-        self._batch.set_const(ids)
+    def set_const(self, select: Selection | None = None) -> None:
+        self._batch.set_const(None if select is None else select.chosen().numpy())
 
     def step(self, nstep: int, refresh: bool = True) -> None:
         try:
@@ -85,32 +88,35 @@ class MujocoCpu:
         except SimulationError as error:
             self._note_failures(error)
 
-    def forward(self, ids: np.ndarray | None = None) -> None:
+    def forward(self, select: Selection | None = None) -> None:
         try:
-            self._batch.forward(ids, stage=_KINEMATICS)
+            self._batch.forward(None if select is None else select.chosen().numpy(), stage=_KINEMATICS)
         except SimulationError as error:
             self._note_failures(error)
 
-    def reset(self, ids: np.ndarray | None = None) -> None:
-        rows: Any = slice(None) if ids is None else ids
+    def reset(self, select: Selection | None = None) -> None:
+        rows: Any = slice(None) if select is None else select.chosen().numpy()
         self._batch.state[rows] = self._default
         self._batch.warning[rows] = 0
         if self._failed:
-            for i in range(self.nworld) if ids is None else ids:
-                self._failed.pop(int(i), None)
+            for i in range(self.nworld) if select is None else select.chosen().tolist():
+                self._failed.pop(i, None)
 
-    def health(self) -> Health:
+    def unusable(self) -> torch.Tensor:
         # one sum bounds every speed; comparisons are written so that a NaN counts as too fast
         slow = np.einsum("ij,ij->", self._qvel, self._qvel) < self.max_speed**2
-        if slow and not self._failed and not self._batch.warning.any():
-            return Health()
-        speed = np.abs(self._qvel).max(axis=1, initial=0.0)
-        bad = ~(speed < self.max_speed) | self._warning_counts[:, list(_WATCHED)].any(axis=1)
+        if slow and not self._failed and not np.count_nonzero(self._warning_counts):
+            return self._none
+        bad = ~(self._speed() < self.max_speed) | self._warning_counts[:, list(_WATCHED)].any(axis=1)
         bad[list(self._failed)] = True
-        if not bad.any():
-            return Health()
-        ids = np.flatnonzero(bad)
-        return Health(ids, tuple(self._reason(int(i), float(speed[i])) for i in ids))
+        return torch.from_numpy(bad)
+
+    def reasons(self, ids: np.ndarray) -> tuple[str, ...]:
+        speed = self._speed()
+        return tuple(self._reason(int(i), float(speed[i])) for i in ids)
+
+    def check(self) -> None:
+        """Nothing to do: buffers grow on the CPU, and a world that outgrows its memory is unusable."""
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -142,6 +148,10 @@ class MujocoCpu:
     def _note_failures(self, error: SimulationError) -> None:
         for i in error.ids:
             self._failed[int(i)] = self._batch.error(int(i))
+
+    def _speed(self) -> np.ndarray:
+        """(n,) largest generalised speed of each world; NaN where one is."""
+        return np.abs(self._qvel).max(axis=1, initial=0.0)
 
     def _reason(self, i: int, speed: float) -> str:
         if i in self._failed:

@@ -8,7 +8,6 @@ robots) are other engines side by side: the shards of a `sim.world.World`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import mujoco
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from robolearn.errors import RobolearnError
+from sim.selection import Selection
 
 
 class PhysicsError(RobolearnError):
@@ -24,22 +24,6 @@ class PhysicsError(RobolearnError):
 
 STATE_FIELDS = frozenset({"time", "qpos", "qvel", "act", "ctrl", "mocap_pos", "mocap_quat", "xfrc_applied"})
 """Fields that are the simulation's state and inputs; every other field is derived from them."""
-
-
-@dataclass(frozen=True)
-class Health:
-    """Worlds whose numbers can no longer be trusted since the last call.
-
-    Attributes:
-        ids: (K,) sorted world ids.
-        reasons: a short text for each id: what the engine or the speed limit reported.
-    """
-
-    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    reasons: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return len(self.ids) > 0
 
 
 def quiet_mujoco() -> None:
@@ -56,13 +40,20 @@ def quiet_mujoco() -> None:
 class Physics(Protocol):
     """What an engine offers (shapes: ``n`` is ``nworld``).
 
-    ``bind`` and ``expand`` return tensors that stay valid and follow the simulation. Writes to state fields (``qpos``,
-    ``qvel``, ``ctrl``, ``xfrc_applied`` ...) take effect at the next call. Derived ones (``xpos``, ``sensordata`` ...)
-    are read-only and describe the state after the last ``step`` or ``forward``.
+    Attributes:
+        model: the compiled model, on the host.
+        nworld: number of worlds.
+        device: where its tensors live.
+
+    Selections are of this engine's worlds, 0 to n - 1. ``bind`` and ``expand`` give tensors that stay valid and follow
+    the simulation. Writes to state fields (``qpos``, ``qvel``, ``ctrl``, ``xfrc_applied`` ...) take effect at the next
+    call. Derived ones (``xpos``, ``sensordata`` ...) are read-only and describe the state after the last ``step`` or
+    ``forward``.
     """
 
     model: mujoco.MjModel
     nworld: int
+    device: torch.device
 
     def bind(self, name: str) -> torch.Tensor:
         """Live (n, ...) tensor of an `mujoco.MjData` field."""
@@ -70,7 +61,7 @@ class Physics(Protocol):
     def expand(self, name: str) -> torch.Tensor:
         """Live (n, ...) tensor that gives an `mujoco.MjModel` field one value per world."""
 
-    def set_const(self, ids: np.ndarray | None = None) -> None:
+    def set_const(self, select: Selection | None = None) -> None:
         """Re-derive the constants that follow from expanded masses, inertias or sizes."""
 
     def step(self, nstep: int, refresh: bool = True) -> None:
@@ -79,14 +70,24 @@ class Physics(Protocol):
         Without it, derived fields describe the state before the last time step; about a fifth of the time is saved.
         """
 
-    def forward(self, ids: np.ndarray | None = None) -> None:
-        """Bring kinematics and position sensors of the worlds ``ids`` up to date after writes to their state."""
+    def forward(self, select: Selection | None = None) -> None:
+        """Bring kinematics and position sensors of the selected worlds up to date after writes to their state."""
 
-    def reset(self, ids: np.ndarray | None = None) -> None:
-        """Return the worlds ``ids`` to the model's default state, velocities, controls and warm starts included."""
+    def reset(self, select: Selection | None = None) -> None:
+        """Return the selected worlds to the model's default state, velocities, controls and warm starts included."""
 
-    def health(self) -> Health:
-        """Worlds that became non-finite or unstable since their last reset."""
+    def unusable(self) -> torch.Tensor:
+        """(n,) bool: worlds whose numbers cannot be trusted since their last reset; the host does not wait for it."""
+
+    def reasons(self, ids: np.ndarray) -> tuple[str, ...]:
+        """Why the worlds ``ids`` (K,) are unusable, a short text each."""
+
+    def check(self) -> None:
+        """At the end of a rollout: see whether the engine had to leave out contacts or constraints.
+
+        Raises:
+            PhysicsError: it had to, with the setting to raise.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs: state rows and expanded model fields."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from robolearn.errors import RobolearnError
+from sim.selection import Selection
 from sim.world import World
 
 Elements = Callable[[mujoco.MjModel, str], np.ndarray]
@@ -57,16 +58,17 @@ class ScaleFields:
         """The model fields it writes."""
         return tuple(self.powers)
 
-    def apply(self, world: World, ids: torch.Tensor, generator: torch.Generator) -> None:
-        """Draw new factors for the sorted worlds ``ids`` (K,)."""
+    def apply(self, world: World, select: Selection, generator: torch.Generator) -> None:
+        """Draw new factors for the selected worlds."""
         if not len(self.factor):
             self.factor = torch.ones(world.num_worlds, dtype=torch.float64)
+        ids = select.ids
         low, high = self.bounds
         drawn = low + (high - low) * torch.rand(len(ids), generator=generator, dtype=torch.float64)
         ratio = drawn / self.factor[ids]
         self.factor[ids] = drawn
-        for shard, local, chosen in world.split(ids):
-            rows = torch.from_numpy(local).unsqueeze(1)
+        for shard, local, chosen in world.split(select):
+            rows = local.ids.unsqueeze(1)
             for name, power in self.powers.items():
                 live = shard.physics.expand(name)
                 columns = torch.from_numpy(self.elements(shard.physics.model, name))

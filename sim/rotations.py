@@ -22,13 +22,15 @@ def quat_multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def quat_to_rotvec(q: torch.Tensor) -> torch.Tensor:
     """Rotation vector (..., 3), rad, of the shorter of the two rotations that ±q describe."""
     q = torch.where(q[..., :1] < 0, -q, q)
-    norm = q[..., 1:].norm(dim=-1, keepdim=True).clamp_min(1e-9)  # angle / norm → 2 as the rotation vanishes
+    norm = torch.linalg.vector_norm(q[..., 1:], dim=-1, keepdim=True).clamp_min(
+        1e-9
+    )  # angle / norm → 2 as the rotation vanishes
     return 2.0 * torch.atan2(norm, q[..., :1]) / norm * q[..., 1:]
 
 
 def quat_from_rotvec(r: torch.Tensor) -> torch.Tensor:
     """Unit quaternion (..., 4) of rotation vectors (..., 3), rad."""
-    angle = r.norm(dim=-1, keepdim=True)
+    angle = torch.linalg.vector_norm(r, dim=-1, keepdim=True)
     scale = torch.where(angle > 1e-6, torch.sin(angle / 2) / angle.clamp_min(1e-6), torch.full_like(angle, 0.5))
     return torch.cat([torch.cos(angle / 2), scale * r], dim=-1)
 

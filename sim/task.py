@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import torch
 
 from robolearn.contract import Channel
 from sim.channels import Channels, Derived
+from sim.selection import Selection
 from sim.world import World
 
 TermFunction = Callable[..., torch.Tensor]
@@ -72,8 +73,8 @@ class GoalProcess(Protocol):
     def channels(self) -> tuple[Channel, ...]:
         """The channels that `read` delivers."""
 
-    def reset(self, ids: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Begin episodes in the sorted worlds ``ids`` (K,); return their initial state fields (K, ...)."""
+    def reset(self, select: Selection, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Begin episodes in the selected worlds; return their initial state fields, ``ctrl`` among them, (K, ...)."""
 
     def advance(self) -> None:
         """One control step has passed in every world."""
@@ -97,8 +98,8 @@ class EpisodeMetrics(Protocol):
     def update(self, c: Channels) -> None:
         """Take in one control step of every world."""
 
-    def finish(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Results of the episodes that end now in the worlds ``ids`` (K,), name → (K,) float; then start afresh."""
+    def finish(self, select: Selection) -> dict[str, torch.Tensor]:
+        """Results of the episodes that end now in the selected worlds, name → (K,) float; then start afresh."""
 
     def state_dict(self) -> dict[str, Any]:
         """Accumulators, for a bit-exact continuation."""
@@ -122,8 +123,8 @@ class Randomizer(Protocol):
     def fields(self) -> tuple[str, ...]:
         """The `mujoco.MjModel` fields it writes."""
 
-    def apply(self, world: World, ids: torch.Tensor, generator: torch.Generator) -> None:
-        """Draw for the sorted worlds ``ids`` (K,)."""
+    def apply(self, world: World, select: Selection, generator: torch.Generator) -> None:
+        """Draw for the selected worlds."""
 
     def state_dict(self) -> dict[str, Any]:
         """Draws in force, for a bit-exact continuation."""
@@ -182,5 +183,18 @@ class Task:
     report: tuple[str, ...] = ("success",)
 
     def observe(self, group: str, c: Channels) -> torch.Tensor:
-        """One observation group, (N, d), from channels; a term that groups share is computed once per channels."""
-        return torch.cat([c.once(term, term.func, term.params) for term in self.observations[group].values()], dim=-1)
+        """One observation group, (N, d), from channels.
+
+        What groups share is computed once per channels: single terms, and the policy's group as a whole where another
+        group begins with it.
+        """
+        terms, policy = ([*self.observations[name].values()] for name in (group, "policy"))
+        if terms[: len(policy)] != policy:
+            return _concatenated(c, terms)
+        shared = c.once(self.observations["policy"], _concatenated, {"terms": policy})
+        rest = terms[len(policy) :]
+        return torch.cat([shared, _concatenated(c, rest)], dim=-1) if rest else shared
+
+
+def _concatenated(c: Channels, terms: Sequence[ObservationTerm]) -> torch.Tensor:
+    return torch.cat([c.once(term, term.func, term.params) for term in terms], dim=-1)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import mujoco
-import numpy as np
 import torch
 
-from sim.physics import STATE_FIELDS, Health, Physics, PhysicsError
+from sim.physics import STATE_FIELDS, Physics, PhysicsError
+from sim.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,15 @@ def _indices(model: mujoco.MjModel, source: Source) -> list[int]:
 class _Reader:
     """Copies one source of every shard into one (N, ...) float32 tensor."""
 
-    def __init__(self, shards: Sequence[Shard], source: Source, num_worlds: int, device: torch.device) -> None:
+    def __init__(self, shards: Sequence[Shard], source: Source, num_worlds: int) -> None:
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         picks = [_indices(shard.physics.model, source) for shard in shards]
         if len({len(p) for p in picks}) > 1:
             raise PhysicsError(f"shards disagree on the size of {source.kind} {source.names}")
         trailing = tuple(shards[0].physics.bind(source.field).shape[2:])
         single = source.kind in ("body", "site") and len(source.names) == 1
-        self.value = torch.zeros(num_worlds, *(() if single else (len(picks[0]),)), *trailing, device=device)
+        size = () if single else (len(picks[0]),)
+        self.value = torch.zeros(num_worlds, *size, *trailing, device=shards[0].physics.device)
         for shard, pick in zip(shards, picks, strict=True):
             live = shard.physics.bind(source.field)
             rows = self.value[shard.rows]
@@ -95,9 +96,12 @@ class _Reader:
             else:
                 self._parts += _runs(rows, live, pick)
 
-    def refresh(self) -> None:
+    def refresh(self, keep: torch.Tensor | None) -> None:
+        before = None if keep is None else self.value.clone()
         for rows, live in self._parts:
             rows.copy_(live)
+        if before is not None and keep is not None:
+            self.value.copy_(torch.where(keep.view(-1, *[1] * (before.ndim - 1)), before, self.value))
 
 
 def _runs(rows: torch.Tensor, live: torch.Tensor, pick: list[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -133,22 +137,25 @@ class World:
     """N scenes with one layout of channels, stepped shard by shard.
 
     Args:
-        shards: contiguous, covering worlds 0 to N - 1.
+        shards: contiguous, covering worlds 0 to N - 1, of one device.
         sources: channel name → where it is read.
+
+    Attributes:
         device: where channels live.
+        dense: selections of worlds are masks here, see `sim.selection`.
     """
 
-    def __init__(self, shards: Sequence[Shard], sources: Mapping[str, Source], device: str = "cpu") -> None:
+    def __init__(self, shards: Sequence[Shard], sources: Mapping[str, Source]) -> None:
         if not shards:
             raise PhysicsError("a world needs at least one shard")
         _check_shards(shards)
         self.shards = tuple(shards)
         self.num_worlds = shards[-1].stop
-        self.device = torch.device(device)
+        self.device = shards[0].physics.device
+        self.dense = self.device.type != "cpu"
+        self._bounds = [shard.start for shard in self.shards] + [self.num_worlds]
         self.timestep = float(shards[0].physics.model.opt.timestep)
-        self._readers = {
-            name: _Reader(self.shards, source, self.num_worlds, self.device) for name, source in sources.items()
-        }
+        self._readers = {name: _Reader(self.shards, source, self.num_worlds) for name, source in sources.items()}
         self._values = {
             name: reader.value if (shape := sources[name].shape) is None else reader.value.view(self.num_worlds, *shape)
             for name, reader in self._readers.items()
@@ -157,10 +164,13 @@ class World:
         self._refresh = any(source.field not in STATE_FIELDS for source in sources.values())
         self._ctrl = [shard.physics.bind("ctrl") for shard in self.shards]
 
-    def read(self) -> dict[str, torch.Tensor]:
-        """Channels of every world, name → (N, ...) float32; the tensors are reused by the next call."""
+    def read(self, keep: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Channels of every world, name → (N, ...) float32; the tensors are reused by the next call.
+
+        Worlds of the mask ``keep`` (N,) show what they showed before.
+        """
         for reader in self._readers.values():
-            reader.refresh()
+            reader.refresh(keep)
         return dict(self._values)
 
     def command(self, ctrl: torch.Tensor) -> None:
@@ -173,40 +183,40 @@ class World:
         for shard in self.shards:
             shard.physics.step(nstep, self._refresh)
 
-    def split(self, ids: torch.Tensor) -> Iterator[tuple[Shard, np.ndarray, slice]]:
-        """For each shard that has some of the sorted worlds ``ids`` (K,): it, local ids, and their place in ``ids``."""
-        numbers = ids.cpu().numpy()
-        bounds = np.searchsorted(numbers, [shard.start for shard in self.shards] + [self.num_worlds])
-        for shard, first, last in zip(self.shards, bounds[:-1], bounds[1:], strict=True):
-            if last > first:
-                yield shard, numbers[first:last] - shard.start, slice(int(first), int(last))
+    def split(self, select: Selection) -> Iterator[tuple[Shard, Selection, slice]]:
+        """For each shard that has some of the selected worlds: it, its own selection, and its rows among the K."""
+        for i, local, rows in select.parts(self._bounds):
+            yield self.shards[i], local, rows
 
-    def reset(self, ids: torch.Tensor, state: Mapping[str, torch.Tensor]) -> None:
-        """Reset the sorted worlds ``ids`` (K,) and write their state.
+    def reset(self, select: Selection, state: Mapping[str, torch.Tensor]) -> None:
+        """Reset the selected worlds and write their state.
 
         Args:
-            ids: world ids.
+            select: K worlds.
             state: `mujoco.MjData` state field (``qpos``, ``qvel``, ``ctrl``) → (K, ...) values.
         """
-        for shard, local, chosen in self.split(ids):
+        for shard, local, rows in self.split(select):
             shard.physics.reset(local)
-            rows = torch.from_numpy(local)
             for name, values in state.items():
-                live = shard.physics.bind(name)
-                live.index_copy_(0, rows, values[chosen].to(live.dtype))
+                local.write(shard.physics.bind(name), values[rows])
             if self._refresh:
                 shard.physics.forward(local)
 
-    def health(self) -> Health:
-        """Untrustworthy worlds of all shards, with global ids."""
-        ids: list[np.ndarray] = []
-        reasons: list[str] = []
+    def unusable(self) -> torch.Tensor:
+        """(N,) bool: worlds whose numbers cannot be trusted since their last reset."""
+        return torch.cat([shard.physics.unusable() for shard in self.shards])
+
+    def reasons(self, select: Selection) -> list[str]:
+        """Why the selected worlds are unusable, a short text each."""
+        out: list[str] = []
+        for shard, local, _ in self.split(select):
+            out += shard.physics.reasons(local.chosen().cpu().numpy())
+        return out
+
+    def check(self) -> None:
+        """At the end of a rollout: raise `PhysicsError` where an engine had to leave out contacts or constraints."""
         for shard in self.shards:
-            found = shard.physics.health()
-            if found:
-                ids.append(found.ids + shard.start)
-                reasons += found.reasons
-        return Health(np.concatenate(ids), tuple(reasons)) if ids else Health()
+            shard.physics.check()
 
     def state_dict(self) -> dict[str, Any]:
         """State of every shard, for a bit-exact continuation."""

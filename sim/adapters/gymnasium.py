@@ -45,10 +45,10 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Apply actions (N, A)."""
-        result = self.env.step(_action(actions))
+        result = self.env.step(_action(actions, self.env.device)).ended()
         info: dict[str, Any] = {"critic": _array(result.obs["critic"])}
         if len(result.final_ids):
-            ids = result.final_ids.numpy()
+            ids = result.final_ids.cpu().numpy()
             final = np.full(self.num_envs, None, dtype=object)
             for i, row in zip(ids, _array(result.final_obs["policy"]), strict=True):
                 final[i] = row
@@ -90,10 +90,10 @@ class GymEnv(gymnasium.Env):
         return _array(obs["policy"][0]), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        result = self.env.step(_action(action)[None])
+        result = self.env.step(_action(action, self.env.device)[None]).ended()
         ended = len(result.final_ids) > 0
         obs = (result.final_obs if ended else result.obs)["policy"][0]
-        info = {name: float(values[0]) for name, values in result.episodes.items()}
+        info = {name: float(values[0]) for name, values in result.episodes.items()} if ended else {}
         return (
             _array(obs),
             float(result.reward[0]),
@@ -108,8 +108,8 @@ def _spaces(env: Env) -> tuple[spaces.Box, spaces.Box]:
     return observation, spaces.Box(-ACTION_BOUND, ACTION_BOUND, (env.num_actions,), np.float32)
 
 
-def _action(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.clip(np.asarray(values, dtype=np.float32), -ACTION_BOUND, ACTION_BOUND))
+def _action(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.clip(np.asarray(values, dtype=np.float32), -ACTION_BOUND, ACTION_BOUND)).to(device)
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

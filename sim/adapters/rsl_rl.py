@@ -42,11 +42,11 @@ class RslRlEnv:
 
     def step(self, actions: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor, dict[str, Any]]:
         """Apply actions (N, A); ``extras`` has ``time_outs`` (N,), ``log``, and ``final_ids``/``final_obs``."""
-        result = self.env.step(actions)
+        result = self.env.step(actions).ended()
         self._obs = result.obs
         extras = {
             "time_outs": result.truncated,
-            "log": {f"/{name}": value for name, value in result.log.items()},
+            "log": {f"/{name}": value for name, value in result.summary().items()},
             "final_ids": result.final_ids,
             "final_obs": result.final_obs,
         }

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.linalg import vector_norm
 
 from sim.channels import Channels
 from sim.motions import ReferenceGoal
+from sim.selection import Selection
 
 TIGHT_MAX = 0.06
 """m: an object further than this from its reference at any time counts as dropped."""
@@ -34,33 +36,35 @@ class TrackingMetrics:
     def __init__(self, goal: ReferenceGoal, num_worlds: int, wrist: int) -> None:
         self._goal = goal
         self._wrist = wrist
-        self._sums = torch.zeros(4, num_worlds)
-        self._max_distance = torch.zeros(num_worlds)
-        self._last_angle = torch.zeros(num_worlds)
-        self._steps = torch.zeros(num_worlds)
-        self._whole = torch.zeros(num_worlds, dtype=torch.bool)  # begun at the clip's first frame
+        device = goal.frame.device
+        self._sums = torch.zeros(num_worlds, 4, device=device)
+        self._max_distance = torch.zeros(num_worlds, device=device)
+        self._last_angle = torch.zeros(num_worlds, device=device)
+        self._steps = torch.zeros(num_worlds, device=device)
+        self._whole = torch.zeros(num_worlds, dtype=torch.bool, device=device)  # begun at the clip's first frame
 
     def update(self, c: Channels) -> None:
         # taken at the start: a world that diverges has drawn its next start by the time it is finished
         self._whole.copy_(torch.where(self._steps == 0, self._goal.first_frame == 0, self._whole))
         error = c["joint_error"]
         half = self._wrist // 2
-        e_wrist = 0.5 * error[:, :half].norm(dim=1) + 0.5 * error[:, half : self._wrist].norm(dim=1)
+        e_wrist = 0.5 * (vector_norm(error[:, :half], dim=1) + vector_norm(error[:, half : self._wrist], dim=1))
         e_finger = error[:, self._wrist :].abs().mean(1)
-        self._sums += torch.stack([c["object_distance"], c["object_angle"], e_wrist, e_finger])
+        self._sums += torch.stack([c["object_distance"], c["object_angle"], e_wrist, e_finger], dim=1)
         self._max_distance.copy_(torch.maximum(self._max_distance, c["object_distance"]))
         self._last_angle.copy_(c["object_angle"])
         self._steps += 1
 
-    def finish(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        t_err, r_err, e_wrist, e_finger = self._sums[:, ids] / self._steps[ids].clamp_min(1)
-        largest, last_angle = self._max_distance[ids].clone(), self._last_angle[ids].clone()
+    def finish(self, select: Selection) -> dict[str, torch.Tensor]:
+        ids = select.ids
+        means = self._sums[ids] / self._steps[ids].clamp_min(1).unsqueeze(1)
+        t_err, r_err, e_wrist, e_finger = means.unbind(1)
+        largest, last_angle = self._max_distance[ids], self._last_angle[ids]
         hand = 0.5 * e_wrist + 0.5 * e_finger
         complete = self._goal.timed_out()[ids]
         whole = torch.where(self._whole[ids], 1.0, torch.nan)
-        self._sums[:, ids] = 0.0
-        self._max_distance[ids] = 0.0
-        self._steps[ids] = 0.0
+        for value in (self._sums, self._max_distance, self._steps):
+            select.fill(value, 0.0)
 
         def success(distance: float, degrees: float, bound: float) -> torch.Tensor:
             return (t_err < distance) & (r_err < math.radians(degrees)) & (hand < bound) & complete

@@ -57,7 +57,7 @@ def baselines(robot: Robot) -> dict[str, dict[str, Callable[[Env], torch.Tensor]
         return decoder.action_for(residual, angle * flexing.expand_as(residual))
 
     return {
-        "kinematic replay": {"": lambda env: torch.zeros(env.num_envs, env.num_actions)},
+        "kinematic replay": {"": lambda env: torch.zeros(env.num_envs, env.num_actions, device=env.device)},
         "constant flexion": {f"{angle:g} rad": partial(flexed, angle=angle) for angle in FLEXIONS},
     }
 

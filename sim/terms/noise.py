@@ -9,12 +9,12 @@ from sim.rotations import quat_from_rotvec, quat_multiply
 
 def gaussian(value: torch.Tensor, generator: torch.Generator, std: float) -> torch.Tensor:
     """Independent Gaussian noise of standard deviation ``std``, in the channel's unit."""
-    return value + std * torch.randn(value.shape, generator=generator)
+    return value + std * torch.randn(value.shape, generator=generator, device=value.device)
 
 
 def pose(value: torch.Tensor, generator: torch.Generator, position: float, rotation: float) -> torch.Tensor:
     """Noise on poses (N, 7): ``position`` m on each axis, ``rotation`` rad on each component of a rotation vector."""
-    noise = torch.randn(*value.shape[:-1], 6, generator=generator)
+    noise = torch.randn(*value.shape[:-1], 6, generator=generator, device=value.device)
     turned = quat_multiply(quat_from_rotvec(rotation * noise[..., 3:]), value[..., 3:])
     return torch.cat([value[..., :3] + position * noise[..., :3], turned], dim=-1)
 

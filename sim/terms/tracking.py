@@ -8,6 +8,7 @@ Channels used here (N worlds, J joints, K fingertips, L frames of reference; fra
 from __future__ import annotations
 
 import torch
+from torch.linalg import vector_norm
 
 from sim.channels import Channels
 from sim.rotations import quat_to_matrix, rotation_error
@@ -27,12 +28,12 @@ def object_rotation_error(c: Channels) -> torch.Tensor:
 
 def object_distance(c: Channels) -> torch.Tensor:
     """(N,) m: distance of the object from its reference now."""
-    return c["object_position_error"][:, 0].norm(dim=-1)
+    return vector_norm(c["object_position_error"][:, 0], dim=-1)
 
 
 def object_angle(c: Channels) -> torch.Tensor:
     """(N,) rad: angle of the object from its reference now."""
-    return c["object_rotation_error"][:, 0].norm(dim=-1)
+    return vector_norm(c["object_rotation_error"][:, 0], dim=-1)
 
 
 def joint_error(c: Channels) -> torch.Tensor:
@@ -42,12 +43,12 @@ def joint_error(c: Channels) -> torch.Tensor:
 
 def fingertip_to_object(c: Channels) -> torch.Tensor:
     """(N, K) m: distance of each fingertip from the object's centre."""
-    return (c["fingertip_pos"] - c["object_pose"][:, None, :3]).norm(dim=-1)
+    return vector_norm(c["fingertip_pos"] - c["object_pose"][:, None, :3], dim=-1)
 
 
 def palm_to_object(c: Channels) -> torch.Tensor:
     """(N,) m: distance of the palm from the object's centre."""
-    return (c["palm_pos"] - c["object_pose"][:, :3]).norm(dim=-1)
+    return vector_norm(c["palm_pos"] - c["object_pose"][:, :3], dim=-1)
 
 
 def object_rotation(c: Channels) -> torch.Tensor:
@@ -152,7 +153,8 @@ def wrist_exp(c: Channels, wrist: int, sharpness: float) -> torch.Tensor:
     """(N,) exp(−sharpness·(‖Δwrist position‖ + 0.3‖Δwrist rotation‖))."""
     error = c["joint_error"]
     half = wrist // 2
-    return torch.exp(-sharpness * (error[:, :half].norm(dim=1) + 0.3 * error[:, half:wrist].norm(dim=1)))
+    distance, angle = vector_norm(error[:, :half], dim=1), vector_norm(error[:, half:wrist], dim=1)
+    return torch.exp(-sharpness * (distance + 0.3 * angle))
 
 
 def finger_exp(c: Channels, wrist: int, sharpness: float) -> torch.Tensor:

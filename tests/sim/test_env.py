@@ -80,7 +80,7 @@ def test_an_episode_ends_in_one_way_and_its_length_is_counted(small):
         assert torch.equal(step.final_ids, torch.nonzero(ended).squeeze(1))
         if ended.any():
             assert torch.equal(step.episodes["length"].long(), steps[ended])
-            assert step.log["episode/length"] == pytest.approx(steps[ended].float().mean().item())
+            assert step.summary()["episode/length"] == pytest.approx(steps[ended].float().mean().item())
             for value in step.episodes.values():
                 assert value.shape == step.final_ids.shape
         else:
@@ -251,7 +251,51 @@ def test_a_world_that_diverges_is_replaced_counted_and_alone(small, noisy, caplo
         assert torch.isfinite(y.obs["policy"]).all() and torch.isfinite(y.obs["critic"]).all()
         group = "critic" if noisy else "policy"  # the sick world's reset draws noise too
         assert torch.equal(x.obs[group][others], y.obs[group][others])
-    assert env.diverged == 1 and not env.world.health()
+    assert env.diverged == 1 and not env.world.unusable().any()
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_masks_do_what_ids_do(small, noisy):
+    """A GPU steps by masks; without draws that depend on how many worlds end, both ways are one."""
+    settings = {"start_fraction": 1.0, "terminate_distance": 0.05}
+    sparse, dense = small(6, **settings), small(6, sensor_noise=noisy, **settings)
+    for env in (sparse, dense):
+        env.task.goal._num_candidates.fill_(1)  # the same clip again and again
+        env.reset()
+    dense.world.dense = True
+    ended = 0
+    for t, action in enumerate(actions(sparse, 60, 3.0)):
+        if t in (20, 40):
+            for env in (sparse, dense):
+                env.world.shards[0].physics.bind("qpos")[1, 0] = torch.nan
+        x, y = sparse.step(action), dense.step(action)
+        assert len(y.final_ids) == 6
+        y = y.ended()
+        ended += len(x.final_ids)
+        assert torch.equal(x.final_ids, y.final_ids)
+        assert torch.equal(x.obs["critic"], y.obs["critic"]) and torch.equal(x.reward, y.reward)
+        assert float(x.log["world/diverged"]) == float(y.log["world/diverged"]) == float(t in (20, 40))
+        if len(x.final_ids):
+            assert torch.equal(x.final_obs["critic"], y.final_obs["critic"])
+            assert x.episodes.keys() == y.episodes.keys()
+            for name, values in x.episodes.items():
+                assert torch.equal(values, y.episodes[name]), name
+        if not noisy:
+            assert torch.equal(x.obs["policy"], y.obs["policy"])
+    assert ended > 6 and sparse.diverged == dense.diverged == 2
+
+
+def test_a_gpu_reports_bad_actions_at_the_rollouts_end(small):
+    env = small(4)
+    env.world.dense = True
+    action = torch.zeros(4, env.num_actions)
+    env.step(action)
+    env.check()
+    action[2, 1] = torch.nan
+    env.step(action)
+    with pytest.raises(EnvError, match="1 actions"):
+        env.check()
+    env.check()
 
 
 def test_an_episode_begun_within_a_clip_says_nothing_of_success_even_when_it_diverges(small):

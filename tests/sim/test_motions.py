@@ -13,6 +13,7 @@ from robolearn.errors import RobolearnError
 from sim.motions import MotionLibrary, ReferenceGoal
 from sim.references.format import Reference
 from sim.robots import get_robot
+from sim.selection import Selection
 
 ROBOT = get_robot("allegro")
 RATE = 60.0
@@ -139,7 +140,7 @@ def goal(*clips: Reference, worlds: int = 4, **settings) -> ReferenceGoal:
 def test_a_goal_shows_now_and_ahead_and_stays_on_the_last_frame():
     g = goal(clip(30), clip(40))
     ids = torch.arange(4)
-    g.reset(ids, torch.Generator().manual_seed(1))
+    g.reset(Selection(ids), torch.Generator().manual_seed(1))
     assert set(g.clip.tolist()) == {0, 1}
     for t in range(45):
         seen = g.read()
@@ -158,7 +159,7 @@ def test_a_goal_shows_now_and_ahead_and_stays_on_the_last_frame():
 
 def test_episodes_start_where_they_were_told():
     g = goal(clip(100), worlds=2000, start_fraction=0.25, joint_noise=0.01, end_steps=10)
-    state = g.reset(torch.arange(2000), torch.Generator().manual_seed(0))
+    state = g.reset(Selection(torch.arange(2000)), torch.Generator().manual_seed(0))
     first = g.first_frame == 0
     assert first.float().mean().item() == pytest.approx(0.25 + 0.75 / 90, abs=0.03)
     assert g.first_frame.max() == 89 and torch.equal(g.frame, g.first_frame)
@@ -173,22 +174,22 @@ def test_episodes_start_where_they_were_told():
 def test_a_reset_of_some_worlds_leaves_the_others():
     g = goal(clip(100), worlds=6, start_fraction=0.0)
     generator = torch.Generator().manual_seed(0)
-    g.reset(torch.arange(6), generator)
+    g.reset(Selection(torch.arange(6)), generator)
     before = g.frame.clone()
-    g.reset(torch.tensor([1, 4]), generator)
+    g.reset(Selection(torch.tensor([1, 4])), generator)
     others = [0, 2, 3, 5]
     assert torch.equal(g.frame[others], before[others]) and not torch.equal(g.frame, before)
 
 
 def test_clips_shorter_than_the_tail_still_start_at_their_first_frame():
     g = goal(clip(5), worlds=20, start_fraction=0.0)
-    g.reset(torch.arange(20), torch.Generator().manual_seed(0))
+    g.reset(Selection(torch.arange(20)), torch.Generator().manual_seed(0))
     assert (g.frame == 0).all()
 
 
 def test_clocks_continue():
     a, b = goal(clip(50), clip(60), start_fraction=0.3), goal(clip(50), clip(60))
-    a.reset(torch.arange(4), torch.Generator().manual_seed(0))
+    a.reset(Selection(torch.arange(4)), torch.Generator().manual_seed(0))
     a.advance()
     b.load_state_dict(a.state_dict())
     a.advance(), b.advance()

@@ -15,6 +15,7 @@ import torch
 
 from sim.mujoco_cpu import MujocoCpu
 from sim.physics import PhysicsError
+from sim.selection import Selection
 
 XML = """
 <mujoco>
@@ -48,6 +49,10 @@ N = 5
 
 def controls(steps: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1, 1, (steps, N, MODEL.nu))
+
+
+def sick(physics: MujocoCpu) -> list[int]:
+    return torch.nonzero(physics.unusable()).flatten().tolist()
 
 
 def rollout(physics: MujocoCpu, ctrl: np.ndarray) -> np.ndarray:
@@ -97,7 +102,7 @@ def test_an_expanded_field_changes_only_its_world(field, element):
     for physics in (plain, changed):
         physics.bind("qvel")[:, MODEL.joint("ball").dofadr[0]] = 2.0  # rolls and slides along the floor
     changed.expand(field)[3, element] *= 3.0
-    changed.set_const(np.array([3]))
+    changed.set_const(Selection(torch.tensor([3])))
     for physics in (plain, changed):
         physics.bind("xfrc_applied")[:, MODEL.body("ball").id, 0] = 0.3
     a, b = rollout(plain, controls(60)), rollout(changed, controls(60))
@@ -120,18 +125,17 @@ def test_a_fault_is_reported_with_its_world_and_stays_there(field, value, reason
     clean, faulty = MujocoCpu(MODEL, N, 2), MujocoCpu(MODEL, N, 2)
     ctrl = controls(10)
     rollout(clean, ctrl[:5]), rollout(faulty, ctrl[:5])
-    assert not faulty.health()
+    assert not sick(faulty)
     faulty.bind(field)[2].reshape(-1)[-1] = value
     if field == "ctrl":  # rollout() writes the controls
         faulty.step(2)
         clean.step(2)
-    health = faulty.health() if field == "ctrl" else None
+    found = sick(faulty) if field == "ctrl" else []
     a, b = rollout(clean, ctrl[5:]), rollout(faulty, ctrl[5:])
-    health = health or faulty.health()
-    assert health and health.ids.tolist() == [2] and reason in health.reasons[0]
+    assert (found or sick(faulty)) == [2] and reason in faulty.reasons(np.array([2]))[0]
     others = [0, 1, 3, 4]
     np.testing.assert_array_equal(a[:, others], b[:, others])
-    assert not clean.health() and not clean.health().reasons
+    assert not sick(clean)
 
 
 def test_every_sick_world_is_named():
@@ -139,16 +143,16 @@ def test_every_sick_world_is_named():
     physics.bind("qpos")[[0, 4], 0] = torch.nan
     physics.bind("qvel")[2, 1] = 1e4
     physics.step(1)
-    health = physics.health()
-    assert health.ids.tolist() == [0, 2, 4] and len(health.reasons) == 3
-    assert "speed" in health.reasons[1] and "above 500" in health.reasons[1]
+    assert sick(physics) == [0, 2, 4]
+    reasons = physics.reasons(np.array([0, 2, 4]))
+    assert len(reasons) == 3 and "speed" in reasons[1] and "above 500" in reasons[1]
 
 
 def test_the_speed_limit_is_the_callers():
     physics = MujocoCpu(MODEL, 2, 1, max_speed=3.0)
     physics.bind("qvel")[1, 1] = 3.5
     physics.step(1)
-    assert physics.health().ids.tolist() == [1]
+    assert sick(physics) == [1]
 
 
 def test_reset_restores_the_default_state_and_clears_health():
@@ -157,10 +161,10 @@ def test_reset_restores_the_default_state_and_clears_health():
     physics.bind("qpos")[1] = torch.nan
     physics.bind("xfrc_applied")[3] = 5.0
     physics.step(1)
-    assert physics.health().ids.tolist() == [1]
+    assert sick(physics) == [1]
     before = physics.bind("qpos").clone()
-    physics.reset(np.array([1, 3]))
-    assert not physics.health()
+    physics.reset(Selection(torch.tensor([1, 3])))
+    assert not sick(physics)
     qpos = physics.bind("qpos")
     assert torch.equal(qpos[[0, 2, 4]], before[[0, 2, 4]])
     np.testing.assert_array_equal(qpos[1].numpy(), MODEL.qpos0)
@@ -178,7 +182,7 @@ def test_forward_brings_positions_up_to_date():
     before = tip.clone()
     physics.bind("qpos")[1, 0] += 0.25
     physics.bind("qpos")[2, 0] += 0.5
-    physics.forward(np.array([1]))
+    physics.forward(Selection(torch.tensor([1])))
     assert tip[1, 0] - before[1, 0] == pytest.approx(0.25)
     assert torch.equal(tip[[0, 2]], before[[0, 2]])
 
@@ -218,9 +222,9 @@ def test_a_sick_world_is_still_sick_after_loading():
     a.bind("qpos")[2, 0] = torch.nan
     a.step(1)
     b.load_state_dict(a.state_dict())
-    assert b.health().ids.tolist() == [2]
+    assert sick(b) == [2]
     b.load_state_dict(MujocoCpu(MODEL, N, 1).state_dict())
-    assert not b.health()
+    assert not sick(b)
 
 
 def test_mistakes_are_one_clear_line():
@@ -244,7 +248,7 @@ from tests_xml import XML
 physics = MujocoCpu(mujoco.MjModel.from_xml_string(XML), 4, 2)
 physics.bind("qpos")[1, 0] = torch.nan
 physics.step(3)
-assert physics.health().ids.tolist() == [1]
+assert physics.unusable().tolist() == [False, True, False, False]
 """
 
 

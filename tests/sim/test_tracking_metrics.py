@@ -11,6 +11,7 @@ import torch
 from sim.channels import Channels
 from sim.motions import ReferenceGoal
 from sim.rotations import quat_from_rotvec, quat_multiply
+from sim.selection import Selection
 from sim.tasks.tracking_metrics import TrackingMetrics
 from sim.terms import tracking
 
@@ -33,14 +34,14 @@ def follow(goal: ReferenceGoal, disturb=undisturbed, stop: int = 10**6) -> dict[
     n = len(goal.clip)
     metrics = TrackingMetrics(goal, n, WRIST)
     ids = torch.arange(n)
-    goal.reset(ids, torch.Generator().manual_seed(0))
+    goal.reset(Selection(ids), torch.Generator().manual_seed(0))
     for t in range(1, 10**6):
         goal.advance()
         raw = goal.read()
         joints, pose = disturb(t, raw["reference_joint_pos"][:, 0].clone(), raw["reference_object_pose"][:, 0].clone())
         metrics.update(Channels({**raw, "joint_pos": joints, "object_pose": pose}, tracking.DERIVED))
         if goal.timed_out().all() or t == stop:
-            return metrics.finish(ids)
+            return metrics.finish(Selection(ids))
     raise AssertionError
 
 
@@ -148,7 +149,7 @@ def test_an_episode_begun_within_a_clip_does_not_count(goal):
 def test_finishing_some_worlds_starts_them_afresh_and_leaves_the_others(goal):
     metrics = TrackingMetrics(goal, 3, WRIST)
     ids = torch.arange(3)
-    goal.reset(ids, torch.Generator().manual_seed(0))
+    goal.reset(Selection(ids), torch.Generator().manual_seed(0))
 
     def update(offset: float) -> None:
         goal.advance()
@@ -158,9 +159,9 @@ def test_finishing_some_worlds_starts_them_afresh_and_leaves_the_others(goal):
         metrics.update(Channels({**raw, "joint_pos": joints, "object_pose": pose}, tracking.DERIVED))
 
     update(0.04)
-    first = metrics.finish(torch.tensor([1]))
+    first = metrics.finish(Selection(torch.tensor([1])))
     update(0.02)
-    second = metrics.finish(ids)
+    second = metrics.finish(Selection(ids))
     np.testing.assert_allclose(first["T_err_cm"].numpy(), [4], rtol=1e-4)
     np.testing.assert_allclose(second["T_err_cm"].numpy(), [3, 2, 3], rtol=1e-4)
     np.testing.assert_allclose(second["max_T_err_cm"].numpy(), [4, 2, 4], rtol=1e-4)
@@ -170,7 +171,7 @@ def test_finishing_some_worlds_starts_them_afresh_and_leaves_the_others(goal):
 def test_accumulators_continue(goal):
     ids = torch.arange(3)
     a, b = TrackingMetrics(goal, 3, WRIST), TrackingMetrics(goal, 3, WRIST)
-    goal.reset(ids, torch.Generator().manual_seed(0))
+    goal.reset(Selection(ids), torch.Generator().manual_seed(0))
     for t in range(20):
         goal.advance()
         raw = goal.read()
@@ -181,6 +182,6 @@ def test_accumulators_continue(goal):
             b.load_state_dict(a.state_dict())
         elif t > 10:
             b.update(c)
-    first, second = a.finish(ids), b.finish(ids)
+    first, second = a.finish(Selection(ids)), b.finish(Selection(ids))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert not a.finish(ids)["T_err_cm"].any()
+    assert not a.finish(Selection(ids))["T_err_cm"].any()

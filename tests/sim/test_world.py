@@ -9,6 +9,7 @@ import torch
 
 from sim.mujoco_cpu import MujocoCpu
 from sim.physics import PhysicsError
+from sim.selection import Selection
 from sim.world import Shard, Source, World
 
 
@@ -116,10 +117,10 @@ def test_reading_follows_the_simulation():
 def test_split_gives_local_ids_and_their_place():
     world = make()
     ids = torch.tensor([0, 2, 4])
-    found = [(s.label, local.tolist(), ids[place].tolist()) for s, local, place in world.split(ids)]
+    found = [(s.label, local.ids.tolist(), ids[rows].tolist()) for s, local, rows in world.split(Selection(ids))]
     assert found == [("0", [0], [0]), ("1", [0, 2], [2, 4])]
-    assert [s.label for s, _, _ in world.split(torch.tensor([3]))] == ["1"]
-    assert list(world.split(torch.tensor([], dtype=torch.long))) == []
+    assert [s.label for s, _, _ in world.split(Selection(torch.tensor([3])))] == ["1"]
+    assert list(world.split(Selection(torch.tensor([], dtype=torch.long)))) == []
 
 
 def test_reset_touches_only_the_named_worlds_and_writes_their_state():
@@ -130,7 +131,7 @@ def test_reset_touches_only_the_named_worlds_and_writes_their_state():
     ids = torch.tensor([1, 3])
     qpos = torch.from_numpy(BOX.qpos0).float().repeat(2, 1)
     qpos[:, 0] = torch.tensor([0.3, 0.7])
-    world.reset(ids, {"qpos": qpos, "qvel": torch.zeros(2, BOX.nv), "ctrl": torch.full((2, 3), 0.5)})
+    world.reset(Selection(ids), {"qpos": qpos, "qvel": torch.zeros(2, BOX.nv), "ctrl": torch.full((2, 3), 0.5)})
     after = world.read()
     assert after["all_joints"][ids, 0].tolist() == pytest.approx([0.3, 0.7])
     data = mujoco.MjData(BOX)
@@ -147,10 +148,10 @@ def test_health_has_global_ids():
     world.shards[0].physics.bind("qpos")[1, 0] = torch.nan
     world.shards[1].physics.bind("qpos")[2, 0] = torch.nan
     world.step(1)
-    health = world.health()
-    assert health.ids.tolist() == [1, 4] and len(health.reasons) == 2
-    world.reset(torch.tensor([1, 4]), {})
-    assert not world.health()
+    found = Selection.of(world.unusable(), dense=False)
+    assert found.ids.tolist() == [1, 4] and len(world.reasons(found)) == 2
+    world.reset(Selection(torch.tensor([1, 4])), {})
+    assert not world.unusable().any()
 
 
 def test_state_of_all_shards_continues():
