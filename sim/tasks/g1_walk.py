@@ -26,6 +26,9 @@ REPORT = ("success", "fell", "upright_s", "velocity_error", "turn_error")
 """Metrics that an evaluation shows."""
 SPLITS = {"train": 11, "heldout": 12}
 """Split → seed of the commands that an evaluation gives."""
+_LEGS = ("hip", "knee", "ankle")
+CONTROLLED = {"all": ("",), "lower": (*_LEGS, "waist"), "legs": _LEGS}
+"""Setting ``controlled`` → parts of the names of the joints that the policy moves."""
 EVALUATION_WORLDS = 64
 """Worlds of an evaluation that names no number."""
 
@@ -62,6 +65,8 @@ class G1WalkConfig:
     """Share of commands that are to stand still."""
     gait_hz: float = 1.25
     """Gait cycles per second, two steps each."""
+    controlled: str = "all"
+    """Joints that the policy moves: all, lower (legs and waist) or legs; the others hold their default."""
     action_scale: float = 0.25
     """One unit of action moves a joint's target by this share of its effort limit over its motor's stiffness."""
     reward: str = "walk"
@@ -112,7 +117,9 @@ def make(
         raise G1WalkError(unknown("split", split, SPLITS))
     robot = get_robot(config.robot)
     if len(robot.foot_sites) != 2 or not robot.base_joint:
-        raise G1WalkError(f"robot {config.robot!r} does not stand on two feet; g1_walk needs one that does, such as 'g1'")
+        raise G1WalkError(
+            f"robot {config.robot!r} does not stand on two feet; g1_walk needs one that does, such as 'g1'"
+        )
     world = make_world(robot, num_envs or EVALUATION_WORLDS, threads)
     goal = VelocityCommands(
         standing_state(robot),
@@ -132,9 +139,7 @@ def make(
     return Env(declare(config, robot, goal, world.num_worlds, world.device), world, seed)
 
 
-def declare(
-    config: G1WalkConfig, robot: Robot, goal: VelocityCommands, num_worlds: int, device: torch.device
-) -> Task:
+def declare(config: G1WalkConfig, robot: Robot, goal: VelocityCommands, num_worlds: int, device: torch.device) -> Task:
     """The task's terms."""
     motors = Motors.of(robot, device)
     action = _decoder(config, robot, motors)
@@ -177,7 +182,9 @@ def _measured(robot: Robot) -> tuple[Channel, ...]:
     return (
         Channel("joint_pos", (len(joints),), "rad", kind="state/joint/position", elements=joints),
         Channel("joint_vel", (len(joints),), "rad/s", kind="state/joint/velocity", elements=joints),
-        Channel("imu_orientation", (4,), "wxyz", "world", kind="state/body/rotation", elements=("qw", "qx", "qy", "qz")),
+        Channel(
+            "imu_orientation", (4,), "wxyz", "world", kind="state/body/rotation", elements=("qw", "qx", "qy", "qz")
+        ),
         Channel("imu_ang_vel", (3,), "rad/s", "imu", kind="state/body/angular_velocity", elements=("x", "y", "z")),
     )
 
@@ -196,6 +203,9 @@ def _decoder(config: G1WalkConfig, robot: Robot, motors: Motors) -> JointPositio
         command,
         default=torch.tensor(robot.home, dtype=torch.float32, device=motors.effort.device),
         scale=config.action_scale * motors.effort / motors.stiffness,
+        controlled=tuple(
+            i for i, name in enumerate(robot.joint_names) if any(part in name for part in CONTROLLED[config.controlled])
+        ),
         clock_hz=config.gait_hz,
         dt=1.0 / config.rate_hz,
     )
@@ -244,6 +254,8 @@ def _randomizer(name: str, bounds: Sequence[float]) -> ScaleFields:
 def _check(config: G1WalkConfig) -> None:
     if config.reward not in REWARDS:
         raise G1WalkError(unknown("reward", config.reward, REWARDS))
+    if config.controlled not in CONTROLLED:
+        raise G1WalkError(unknown("controlled", config.controlled, CONTROLLED))
     for name in config.randomize:
         if name not in _RANDOMIZERS:
             raise G1WalkError(unknown("randomizer", name, _RANDOMIZERS))

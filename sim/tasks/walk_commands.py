@@ -11,6 +11,7 @@ import torch
 from torch.linalg import vector_norm
 
 from robolearn.contract import Channel
+from sim.selection import Selection
 from sim.terms.locomotion import STILL
 
 CHANNEL = Channel(
@@ -102,13 +103,16 @@ class VelocityCommands:
             generator = torch.Generator(device).manual_seed(fixed_seed)
             self._fixed = self._draw(num_worlds, generator, torch.device(device))
 
-    def reset(self, ids: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def reset(self, select: Selection, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Draw commands (or repeat the fixed ones) and a start near the standing pose."""
+        ids = select.ids
         if self._fixed is None:
             commands, ends = self._draw(len(ids), generator, ids.device)
         else:
             commands, ends = (rows[ids] for rows in self._fixed)
-        self._commands[ids], self._ends[ids], self.step[ids] = commands, ends, 0
+        select.write(self._commands, commands)
+        select.write(self._ends, ends)
+        select.fill(self.step, 0)
         return self._starts(len(ids), generator, ids.device)
 
     def advance(self) -> None:

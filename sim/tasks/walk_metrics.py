@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sim.channels import Channels
+from sim.selection import Selection
 from sim.tasks.walk_commands import VelocityCommands
 
 VELOCITY_BOUND = 0.3
@@ -37,13 +38,14 @@ class WalkMetrics:
         self._sums += torch.stack([c["velocity_error"], c["turn_error"]], dim=1)
         self._steps += 1
 
-    def finish(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    def finish(self, select: Selection) -> dict[str, torch.Tensor]:
         """Results of the episodes that end now; then start afresh."""
+        ids = select.ids
         steps = self._steps[ids]
         velocity, turn = (self._sums[ids] / steps.clamp_min(1).unsqueeze(1)).unbind(1)
         whole = self._goal.timed_out()[ids]
-        self._sums[ids] = 0.0
-        self._steps[ids] = 0.0
+        for value in (self._sums, self._steps):
+            select.fill(value, 0.0)
         return {
             "success": (whole & (velocity < VELOCITY_BOUND) & (turn < TURN_BOUND)).float(),
             "fell": (~whole).float(),

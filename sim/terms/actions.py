@@ -59,7 +59,7 @@ class ResidualTracking:
 
 @dataclass
 class JointPositionTargets:
-    """Joint targets around a pose, and a gait clock: command = clamp(default + scale·a, limits).
+    """Joint targets around a pose, and a gait clock: command = clamp(default + a·gain, limits).
 
     The clock is the decoder's own state, so that a robot walks in the time that the policy learnt, with nothing to
     deliver it.
@@ -68,6 +68,7 @@ class JointPositionTargets:
         command: channel of joint targets with limits, (J,).
         default: (J,) rad, the command of a zero action.
         scale: (J,) rad per unit of action.
+        controlled: (A,) ids of the joints that the action moves; the others keep their default.
         clock_hz: gait cycles per second.
         dt: control step, s.
     """
@@ -75,19 +76,21 @@ class JointPositionTargets:
     command: Channel
     default: torch.Tensor
     scale: torch.Tensor
+    controlled: tuple[int, ...]
     clock_hz: float
     dt: float
     num_actions: int = field(init=False)
     state: tuple[Channel, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        shape, elements = self.command.shape, self.command.elements
-        self.num_actions = shape[0]
+        self.num_actions = len(self.controlled)
+        names = tuple(self.command.elements[j] for j in self.controlled)
         self.state = (
-            Channel("last_action", shape, "1", elements=elements),
-            Channel("action_change", shape, "1", elements=elements),
+            Channel("last_action", (self.num_actions,), "1", elements=names),
+            Channel("action_change", (self.num_actions,), "1", elements=names),
             Channel("gait_phase", (1,), "cycle"),
         )
+        self._gain = torch.diag(self.scale)[list(self.controlled)]
         self._lower = torch.as_tensor(self.command.lower, dtype=torch.float32, device=self.default.device)
         self._upper = torch.as_tensor(self.command.upper, dtype=torch.float32, device=self.default.device)
 
@@ -102,9 +105,9 @@ class JointPositionTargets:
         return self.target(action), state
 
     def target(self, action: torch.Tensor) -> torch.Tensor:
-        """The command (N, J) of an action (N, J)."""
-        return torch.clamp(self.default + self.scale * action, self._lower, self._upper)
+        """The command (N, J) of an action (N, A)."""
+        return torch.clamp(self.default + action @ self._gain, self._lower, self._upper)
 
     def action_for(self, target: torch.Tensor) -> torch.Tensor:
-        """The action (N, J) whose command is ``target`` (N, J), where that is within the limits."""
-        return (target - self.default) / self.scale
+        """The action (N, A) whose command is ``target`` (N, J), where that can be reached."""
+        return ((target - self.default) / self.scale)[:, list(self.controlled)]

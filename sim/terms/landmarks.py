@@ -47,17 +47,17 @@ def foot_landmarks(hung: Robot) -> dict[str, Derived]:
     feet = len(hung.foot_sites)
 
     def in_base(c: Channels) -> torch.Tensor:
-        """(N, 2F, 3): feet now, and where their joints had them an instant ago."""
-        before = c["joint_pos"] - _INSTANT * c["joint_vel"]
-        position, _ = kinematics(torch.cat([c["joint_pos"], before]))
-        return torch.cat(position.chunk(2), dim=1)
+        """(N, 2F, 3): where the feet are in the base's frame, and how fast they move in it."""
+        q, turn = c["joint_pos"], 0.5 * _INSTANT * c["joint_vel"]
+        now, before, after = kinematics(torch.cat([q, q - turn, q + turn]))[0].chunk(3)
+        return torch.cat([now, (after - before) / _INSTANT], dim=1)
 
     def position(c: Channels) -> torch.Tensor:
         return c["base_pose"][:, None, :3] + c["foot_in_base"][:, :feet] @ c["base_rotation"].mT
 
     def velocity(c: Channels) -> torch.Tensor:
-        now, before = c["foot_in_base"].split(feet, dim=1)
-        turn = torch.linalg.cross(c["base_vel"][:, None, 3:].expand_as(now), now)
-        return c["base_vel"][:, None, :3] + (turn + (now - before) / _INSTANT) @ c["base_rotation"].mT
+        place, moving = c["foot_in_base"].split(feet, dim=1)
+        turning = torch.linalg.cross(c["base_vel"][:, None, 3:].expand_as(place), place)
+        return c["base_vel"][:, None, :3] + (turning + moving) @ c["base_rotation"].mT
 
     return {"foot_in_base": in_base, "foot_pos": position, "foot_vel": velocity}

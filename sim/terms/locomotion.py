@@ -3,8 +3,8 @@
 Channels used here (N worlds, J joints, F = 2 feet, left then right; the body that carries the joints is the base):
 measured ``joint_pos``, ``joint_vel`` (N, J), ``imu_orientation`` (N, 4) wxyz and ``imu_ang_vel`` (N, 3) rad/s in the
 base's frame; the goal's ``velocity_command`` (N, 3): ahead and left, m/s, and turning, rad/s; the decoder's
-``last_action``, ``action_change`` (N, J) and ``gait_phase`` (N, 1); privileged ``base_pose`` (N, 7), ``base_vel`` (N, 6)
-(linear in the world, angular in the base's frame), ``foot_contact`` (N, F) counts, and the feet's landmarks.
+``last_action``, ``action_change`` (N, J) and ``gait_phase`` (N, 1); privileged ``base_pose`` (N, 7) and ``base_vel``
+(N, 6) (linear in the world, angular in the base's frame), ``foot_contact`` (N, F) counts, and the feet's landmarks.
 
 The plan of a gait: a foot stands for `STANCE` of its cycle and swings for the rest, the right half a cycle after the
 left; whoever is told to stand keeps both down.
@@ -153,7 +153,7 @@ def gait_match(c: Channels) -> torch.Tensor:
 
 
 def swing_exp(c: Channels, height: float, scale: float) -> torch.Tensor:
-    """(N,) mean over the feet of exp(−((z − plan)/scale)²); the plan of a swinging foot is half a sine, ``height`` m."""
+    """(N,) mean over the feet of exp(−((z − plan)/scale)²); a swinging foot's plan is half a sine, ``height`` m."""
     swing = ((c["foot_phase"] - STANCE) / (1.0 - STANCE)).clamp_min(0.0)
     plan = height * torch.sin(math.pi * swing) * ~c["planned_stance"]
     return torch.exp(-((c["foot_pos"][:, :, 2] - plan) / scale).square()).mean(1)
