@@ -16,8 +16,8 @@ from sim.robots import Robot, get_robot
 from sim.task import NoiseTerm, ObservationTerm, Task, TerminationTerm
 from sim.tasks.walk_commands import CommandRanges, StartNoise, VelocityCommands
 from sim.tasks.walk_metrics import WalkMetrics
-from sim.tasks.walk_rewards import REWARDS, baselines
-from sim.tasks.walk_scene import TIMESTEP, Motors, make_world, standing_state
+from sim.tasks.walk_rewards import LEG, REWARDS, baselines, gait_of
+from sim.tasks.walk_scene import TIMESTEP, Motors, make_world, standing_state, stiffened
 from sim.terms import locomotion, noise, tracking
 from sim.terms.actions import JointPositionTargets
 from sim.terms.landmarks import foot_landmarks
@@ -26,8 +26,7 @@ REPORT = ("success", "fell", "upright_s", "velocity_error", "turn_error")
 """Metrics that an evaluation shows."""
 SPLITS = {"train": 11, "heldout": 12}
 """Split → seed of the commands that an evaluation gives."""
-_LEGS = ("hip", "knee", "ankle")
-CONTROLLED = {"all": ("",), "lower": (*_LEGS, "waist"), "legs": _LEGS}
+CONTROLLED = {"all": ("",), "lower": (*LEG, "waist"), "legs": LEG}
 """Setting ``controlled`` → parts of the names of the joints that the policy moves."""
 EVALUATION_WORLDS = 64
 """Worlds of an evaluation that names no number."""
@@ -67,7 +66,9 @@ class G1WalkConfig:
     """Gait cycles per second, two steps each."""
     controlled: str = "all"
     """Joints that the policy moves: all, lower (legs and waist) or legs; the others hold their default."""
-    action_scale: float = 0.25
+    stiffness: float = 4.0
+    """Factor on the stiffness of the robot's motors; their damping ratio stays."""
+    action_scale: float = 0.3
     """One unit of action moves a joint's target by this share of its effort limit over its motor's stiffness."""
     reward: str = "walk"
     """walk, or random (the control that must fail)."""
@@ -115,7 +116,7 @@ def make(
     _check(config)
     if split not in SPLITS:
         raise G1WalkError(unknown("split", split, SPLITS))
-    robot = get_robot(config.robot)
+    robot = stiffened(get_robot(config.robot), config.stiffness)
     if len(robot.foot_sites) != 2 or not robot.base_joint:
         raise G1WalkError(
             f"robot {config.robot!r} does not stand on two feet; g1_walk needs one that does, such as 'g1'"
@@ -169,6 +170,7 @@ def declare(config: G1WalkConfig, robot: Robot, goal: VelocityCommands, num_worl
         derived={
             **locomotion.DERIVED,
             **foot_landmarks(get_robot(config.robot, base="fixed")),
+            "gait_pose": gait_of(robot, config.gait_hz, device),
             "motor_torque": motor_torque,
         },
         baselines=baselines(robot),
@@ -259,7 +261,7 @@ def _check(config: G1WalkConfig) -> None:
     for name in config.randomize:
         if name not in _RANDOMIZERS:
             raise G1WalkError(unknown("randomizer", name, _RANDOMIZERS))
-    for name in ("episode_s", "gait_hz", "action_scale", "terminate_tilt", "terminate_height"):
+    for name in ("episode_s", "gait_hz", "stiffness", "action_scale", "terminate_tilt", "terminate_height"):
         _require(config, name, lambda v: v > 0, "greater than 0")
     for name in ("joint_noise", "push"):
         _require(config, name, lambda v: v >= 0, "0 or more")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -64,6 +65,20 @@ def make_world(robot: Robot, num_worlds: int, threads: int) -> World:
         "foot_contact": Source("sensordata", "sensor", robot.contact_sensors),
     }
     return World([Shard(physics, 0, num_worlds, robot.name)], sources)
+
+
+def stiffened(robot: Robot, factor: float) -> Robot:
+    """The same robot with the stiffness of its motors times ``factor``, at the same damping ratio."""
+
+    def build() -> mujoco.MjSpec:
+        spec = robot.build()
+        for motor in spec.actuators:
+            motor.gainprm[0] *= factor
+            motor.biasprm[1] *= factor
+            motor.biasprm[2] *= math.sqrt(factor)
+        return spec
+
+    return robot if factor == 1.0 else replace(robot, build=build)
 
 
 @dataclass(frozen=True)

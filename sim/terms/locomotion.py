@@ -13,6 +13,7 @@ left; whoever is told to stand keeps both down.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch.linalg import vector_norm
@@ -95,6 +96,45 @@ DERIVED = {
     "turn_error": turn_error,
 }
 
+
+@dataclass(frozen=True)
+class Gait:
+    """Joint positions of a walk by the clock: a coarse plan to learn from, with nothing in it that keeps a balance.
+
+    Attributes:
+        standing: (J,) rad, the pose with both feet down.
+        lift: (2, J) rad added for a foot in the middle of its swing, left then right.
+        sway: (J,) rad added to lean over the left foot in the middle of its stance, taken away over the right.
+        reach: (3, 2, J) rad for each unit of the commanded velocity (ahead, left, turn): how far a foot is put out
+            where its stance begins; it is as far behind where that ends.
+    """
+
+    standing: torch.Tensor
+    lift: torch.Tensor
+    sway: torch.Tensor
+    reach: torch.Tensor
+
+    def __call__(self, c: Channels) -> torch.Tensor:
+        """(N, J) rad."""
+        swing = torch.sin(math.pi * swing_progress(c)) @ self.lift
+        side = torch.sin(2.0 * math.pi * c["gait_phase"]) * self.sway
+        reached = c["velocity_command"].unsqueeze(2) * foot_progress(c).unsqueeze(1)  # (N, 3, 2)
+        step = reached.flatten(1) @ self.reach.flatten(0, 1)
+        return self.standing + (swing + side + step) * c["moving"].unsqueeze(1)
+
+
+def foot_progress(c: Channels) -> torch.Tensor:
+    """(N, 2): 1 where a foot is put down, falling to -1 where it is lifted, and smoothly back."""
+    stance = 1.0 - 2.0 * (c["foot_phase"] / STANCE).clamp_max(1.0)
+    swing = 1.0 - torch.cos(math.pi * swing_progress(c))
+    return stance + swing
+
+
+def swing_progress(c: Channels) -> torch.Tensor:
+    """(N, 2) in [0, 1]: how much of its swing each foot has done; 0 where it stands."""
+    return ((c["foot_phase"] - STANCE) / (1.0 - STANCE)).clamp_min(0.0)
+
+
 # Observations
 
 
@@ -142,9 +182,9 @@ def height_exp(c: Channels, height: float, scale: float) -> torch.Tensor:
     return torch.exp(-((c["base_pose"][:, 2] - height) / scale).square())
 
 
-def pose_exp(c: Channels, default: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """(N,) exp(−mean(((q − default)/scale)²)), default and scale (J,) rad."""
-    return torch.exp(-((c["joint_pos"] - default) / scale).square().mean(1))
+def pose_exp(c: Channels, joints: torch.Tensor, scale: float) -> torch.Tensor:
+    """(N,) exp(−‖q − plan‖/scale) of the joints with ids ``joints``, scale in rad."""
+    return torch.exp(-vector_norm((c["joint_pos"] - c["gait_pose"])[:, joints], dim=1) / scale)
 
 
 def gait_match(c: Channels) -> torch.Tensor:
@@ -154,8 +194,7 @@ def gait_match(c: Channels) -> torch.Tensor:
 
 def swing_exp(c: Channels, height: float, scale: float) -> torch.Tensor:
     """(N,) mean over the feet of exp(−((z − plan)/scale)²); a swinging foot's plan is half a sine, ``height`` m."""
-    swing = ((c["foot_phase"] - STANCE) / (1.0 - STANCE)).clamp_min(0.0)
-    plan = height * torch.sin(math.pi * swing) * ~c["planned_stance"]
+    plan = height * torch.sin(math.pi * swing_progress(c)) * ~c["planned_stance"]
     return torch.exp(-((c["foot_pos"][:, :, 2] - plan) / scale).square()).mean(1)
 
 

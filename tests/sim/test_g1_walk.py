@@ -1,4 +1,4 @@
-"""Walking at commanded velocities: terms against the engine and slow formulas, commands, metrics, and the environment."""
+"""Walking at commanded velocities: terms against the engine, commands, metrics, and the environment."""
 
 from __future__ import annotations
 
