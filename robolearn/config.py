@@ -15,6 +15,8 @@ from robolearn.settings import SettingError, apply, explain, flatten, open_names
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from sim.engines import Engine
+
 GROUPS = ("task", "algo", "world", "experiment")
 """Groups of named choices; each name is a file in ``robolearn/conf/<group>/``."""
 
@@ -58,10 +60,22 @@ class CheckpointConfig:
 class WorldConfig:
     """Where the physics runs."""
 
-    name: str = "cpu"
-    """The engine."""
+    name: str = "auto"
+    """The engine: cpu, gpu, or auto, which takes the GPU where there is one."""
     threads: int = 0
-    """Threads of the engine; 0 uses every core."""
+    """Threads of the CPU engine; 0 uses every core."""
+    device: str = "cuda"
+    """Device of the GPU engine: cuda or cuda:<number>; cpu is Warp's slow but equal CPU device."""
+    nconmax: int | None = None
+    """Contacts for which the GPU engine has room, in each world on average; null: found by a probe."""
+    njmax: int | None = None
+    """Constraint rows for which the GPU engine has room in each world; null: found by a probe."""
+
+    def engine(self) -> Engine:
+        """The engine that these settings ask for."""
+        from sim.engines import Engine
+
+        return Engine(self.name, self.threads, self.device, self.nconmax, self.njmax)
 
 
 @dataclass
@@ -216,13 +230,11 @@ def _check(config: TrainConfig) -> None:
             raise ConfigError(f"{name} must be greater than 0, got {value}")
     for name, value in {
         "threads": config.threads,
-        "world.threads": config.world.threads,
         "seed": config.seed,
     }.items():
         if value < 0:
             raise ConfigError(f"{name} must be 0 or more, got {value}")
-    if config.world.name not in choices("world"):
-        raise ConfigError(unknown("world", config.world.name, choices("world")))
+    config.world.engine()
     algorithm(str(config.algo.get("name")))[1](**{k: v for k, v in config.algo.items() if k != "name"})
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from robolearn.judge import Controller
-from sim.camera import RenderError, SceneRenderer, caption, write_video
 from sim.env import Env
+from sim.opengl import RenderError
+from sim.video import SceneRenderer, caption, write_video
 from sim.world import Shard
 
 _TABLE: dict[str, Any] = {"distance": 0.6, "elevation": -15.0}

@@ -65,7 +65,7 @@ def film(options: Options, out: Path) -> Path:
 
 def render_run(run: Run, out: Path) -> Path | None:
     """What follows a training: the film, or one line that says why there is none on this machine."""
-    from sim.camera import RenderError
+    from sim.opengl import RenderError
 
     try:
         return film(Options(run=str(run.path)), out)

@@ -112,8 +112,8 @@ def train(config: TrainConfig, make_env: MakeEnv | None = None) -> Result | None
     """
     started = _started()
     _check_device(config.device)
-    with processes() as rank:
-        env, learner = _make(config, make_env)
+    with processes() as rank, enough_memory(config):
+        env, learner = make_environment_and_learner(config, make_env)
         with _new_run(config) if rank == 0 else nullcontext() as run:
             return _carry_out(_training(config, env, learner, run), started)
 
@@ -138,8 +138,12 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
     config = to_train_config(resumed(stored.config, overrides))
     _check_device(config.device)
     checkpoint = stored.load() if stored.checkpoint_paths() else None
-    with processes() as rank, Run.open(path, write=True) if rank == 0 else nullcontext() as run:
-        training = _training(config, *_make(config, make_env), run)
+    with (
+        enough_memory(config),
+        processes() as rank,
+        Run.open(path, write=True) if rank == 0 else nullcontext() as run,
+    ):
+        training = _training(config, *make_environment_and_learner(config, make_env), run)
         if checkpoint is not None:
             training.restore(checkpoint.state)
         if run is not None:
@@ -170,12 +174,24 @@ def processes() -> Iterator[int]:
             dist.destroy_process_group()
 
 
+@contextmanager
+def enough_memory(config: TrainConfig) -> Iterator[None]:
+    """Say in one line that a GPU's memory does not do for ``config``."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise ConfigError(f"num_envs={config.num_envs} is too much for the GPU: {reason}; lower num_envs") from error
+
+
 def make_environment(config: TrainConfig, seed: int) -> Environment:
     """The worlds that ``config`` asks for."""
     from sim.tasks import make_env
 
     task = {key: value for key, value in config.task.items() if key != "name"}
-    return make_env(config.task["name"], config.num_envs, seed=seed, threads=config.world.threads, **task)
+    return make_env(config.task["name"], config.num_envs, seed=seed, engine=config.world.engine(), **task)
 
 
 def make_learner(config: TrainConfig, env: Any) -> Learner:
@@ -205,7 +221,7 @@ def finish(run: Run, config: TrainConfig) -> dict[str, Any]:
     return evaluation
 
 
-def _make(config: TrainConfig, make_env: MakeEnv | None) -> tuple[Any, Learner]:
+def make_environment_and_learner(config: TrainConfig, make_env: MakeEnv | None = None) -> tuple[Any, Learner]:
     """Environment and learner of this process, and a torch that computes the same every time."""
     import torch
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from robolearn.contract import Contract, robot_hash
 from robolearn.errors import RobolearnError
 from sim.channels import Channels
+from sim.graphs import Replayed
 from sim.selection import Selection
+from sim.senses import Rows, Senses
 from sim.step import Step
 from sim.task import Task
 from sim.world import World
@@ -24,11 +27,21 @@ class EnvError(RobolearnError):
     """An action that cannot be applied, or a task that gives its policy what no robot measures."""
 
 
-class _Rows(NamedTuple):
-    """Raw channels of some worlds, name → (K, ...): true ones, and those that the policy saw."""
+@dataclass
+class _Ending:
+    """What a step has found out by the time that episodes are reset.
 
-    true: Mapping[str, torch.Tensor]
-    seen: Mapping[str, torch.Tensor]
+    Attributes:
+        step: without observations yet.
+        worlds: whose episodes ended.
+        last: their channels, before the reset.
+        state: where their next episodes start.
+    """
+
+    step: Step
+    worlds: Selection
+    last: Rows
+    state: Mapping[str, torch.Tensor]
 
 
 class Env:
@@ -71,10 +84,19 @@ class Env:
         self._commands = torch.zeros(
             task.command_delay[1] + 1, self.num_envs, *task.action.command.shape, device=self.device
         )
-        self._raw: tuple[str, ...] = ()
-        self._true: Channels = Channels({})
-        self._seen: Channels = self._true
+        self._factors = torch.zeros(self.num_envs, len(task.randomizers), device=self.device)
         self._randomize(self._all, at_reset=False)
+        self._reset(self._all)
+        self._senses = Senses(task, world, self._extra_channels, self._generators["noise"])
+        self._action = torch.zeros(self.num_envs, self.num_actions, device=self.device)
+        drawing = self._generators.values()
+        self._before = Replayed(self._act, self.device)
+        self._after = Replayed(self._judge, self.device, drawing)
+        self._begin = Replayed(self._start, self.device)
+        self._show = Replayed(self._observe, self.device, drawing)
+        self._ending: _Ending | None = None
+        if world.dense:
+            world.step(task.decimation)  # compiles and captures, before anybody measures a step
         self._obs = self.reset()
         self.observation_dims = {group: int(value.shape[1]) for group, value in self._obs.items()}
         self.contract = self._make_contract()
@@ -87,41 +109,33 @@ class Env:
         if seed is not None:
             self._seed(seed)
         self._reset(self._all)
-        self._read()
+        self._senses.read()
         self.task.metrics.finish(self._all)
-        self._obs = self._observe()
+        self._obs = self._senses.observe()
         return self._obs
 
     def step(self, action: torch.Tensor) -> Step:
-        """Apply actions (N, A) for one control step.
+        """Apply actions (N, A) for one control step; on a GPU the next step reuses the tensors that it returns.
 
         Raises:
-            EnvError: actions of another shape, or not finite; nothing has moved.
+            EnvError: actions of another shape, or not finite (on a GPU, `check` says so); nothing has moved.
         """
-        self._check_action(action)
-        task = self.task
-        command, state = task.action.decode(self._seen, action)
-        for name, value in state.items():
-            self._decoder_state[name].copy_(value)
-        self.world.command(self._delayed(command))
-        self.world.step(task.decimation)
-        task.goal.advance()
-        self.episode_steps += 1
-        sick = self._unusable()
-        self._read(keep=sick)
-        rewards = self._rewards(sick)
-        terminated, causes = self._terminated(sick)
-        truncated = (task.goal.timed_out() | (self.episode_steps >= self.max_episode_length)) & ~terminated
-        task.metrics.update(self._true)
-        ended = Selection.of(terminated | truncated, self.world.dense)
-        result = Step({}, rewards, terminated, truncated, ended.ids)
-        result.log["world/diverged"] = 0.0 if sick is None else sick.sum()
-        if len(ended):
-            self._finish(result, ended, causes, sick)
-        else:
-            result.obs = self._observe()
-        self._obs = result.obs
-        return result
+        self._take(action)
+        self._before()
+        self.world.step(self.task.decimation)
+        self._ending = ending = self._after()
+        if len(ending.worlds):
+            self.world.reset(ending.worlds)
+            self._begin()
+            self.world.forward(ending.worlds)
+        step = self._show()
+        self._senses.forget()
+        self._obs = step.obs
+        if self.task.curriculum and len(ending.worlds):
+            summary = step.summary()
+            for curriculum in self.task.curriculum.values():
+                step.log |= curriculum(self, summary)
+        return step
 
     def check(self) -> None:
         """At the end of a rollout: what a GPU could not say while it ran.
@@ -151,7 +165,7 @@ class Env:
             "metrics": self.task.metrics.state_dict(),
             "generators": {name: g.get_state() for name, g in self._generators.items()},
             "decoder": {name: value.clone() for name, value in self._decoder_state.items()},
-            "seen": {name: self._seen[name].clone() for name in self._raw},
+            "seen": {name: self._senses.seen[name].clone() for name in self._senses.raw},
             "obs": {name: value.clone() for name, value in self._obs.items()},
             "episode_steps": self.episode_steps.clone(),
             "delay": self._delay.clone(),
@@ -175,26 +189,28 @@ class Env:
         self._diverged.copy_(torch.as_tensor(state["diverged"]))
         self._reported = self.diverged
         self._update_factors()
-        self._read()
+        self._senses.read()
         for name, value in state["generators"].items():  # after reading, which draws noise
             self._generators[name].set_state(value)
-        self._seen.update_raw(state["seen"])
+        self._senses.restore(state["seen"])
         self._obs = {name: value.clone() for name, value in state["obs"].items()}
 
     @property
     def channels(self) -> Channels:
         """True channels after the last step."""
-        return self._true
+        return self._senses.true
 
     def _seed(self, seed: int) -> None:
         for k, generator in enumerate(self._generators.values()):
             generator.manual_seed(seed * 1000003 + k)
 
-    def _check_action(self, action: torch.Tensor) -> None:
+    def _take(self, action: torch.Tensor) -> None:
+        """Keep the action, once it has been checked."""
         if tuple(action.shape) != (self.num_envs, self.num_actions):
             raise EnvError(f"actions must have shape ({self.num_envs}, {self.num_actions}), got {tuple(action.shape)}")
+        self._action.copy_(action)
         if self.world.dense:
-            self._bad_actions += (~torch.isfinite(action)).any(1).sum()
+            self._bad_actions += (~torch.isfinite(self._action)).any(1).sum()
         elif not math.isfinite(float(action.sum())):  # one number is quicker to look at than all
             bad = torch.nonzero(~torch.isfinite(action).all(dim=1)).squeeze(1)
             if len(bad):
@@ -203,7 +219,8 @@ class Env:
     def _make_contract(self) -> Contract:
         """The channels that the policy's observations and the decoder read, as a contract."""
         task = self.task
-        probe = Channels({name: self._seen[name] for name in self._raw}, task.derived)
+        seen = self._senses.seen
+        probe = Channels({name: seen[name] for name in self._senses.raw}, task.derived)
         task.observe("policy", probe)
         task.action.decode(probe, torch.zeros(self.num_envs, self.num_actions, device=self.device))
         offered = [*task.measured, *task.goal.channels]
@@ -222,34 +239,50 @@ class Env:
             instruction=task.instruction,
         )
 
-    def _read(self, keep: torch.Tensor | None = None) -> None:
-        """Bring every channel up to date; worlds of the mask ``keep`` (N,) show what they showed before."""
-        raw = self._gather(keep)
-        if not self._raw:
-            self._raw = tuple(raw)
-            self._true = Channels(raw, self.task.derived)
-            self._seen = Channels(raw, self.task.derived) if self.task.noise else self._true
-        self._true.update_raw(raw)
-        if self.task.noise:
-            self._seen.update_raw({**raw, **self._noisy(raw)})
+    def _extra_channels(self) -> dict[str, torch.Tensor]:
+        return {**self._decoder_state, "randomization": self._factors}
 
-    def _read_again(self, ended: Selection) -> None:
-        """Bring channels up to date after a reset, leaving the noise that other worlds have already seen."""
-        raw = {name: self._true[name] for name in self._raw} | {"randomization": self._factors}
-        self.world.read()  # refreshes the tensors that the channels hold
-        for name, rows in self.task.goal.read(ended.ids).items():
-            ended.write(raw[name], rows)
-        if self.task.noise:
-            seen = {name: self._seen[name] for name in self.task.noise}
-            for name, rows in self._noisy({name: ended.take(raw[name]) for name in seen}).items():
-                ended.write(seen[name], rows)
-            self._seen.update_raw({**raw, **seen})
-        self._true.update_raw(raw)
+    def _act(self) -> None:
+        """Before physics: decode the action and command the actuators."""
+        command, state = self.task.action.decode(self._senses.seen, self._action)
+        for name, value in state.items():
+            self._decoder_state[name].copy_(value)
+        self.world.command(self._delayed(command))
 
-    def _gather(self, keep: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """Every raw channel."""
-        known = {"randomization": self._factors}
-        return {**self.world.read(keep), **self.task.goal.read(), **self._decoder_state, **known}
+    def _judge(self) -> _Ending:
+        """After physics: rewards, what ended and how, and where the next episodes start."""
+        task, senses = self.task, self._senses
+        task.goal.advance()
+        self.episode_steps += 1
+        sick = self._unusable()
+        senses.read(keep=sick)
+        rewards = self._rewards(sick)
+        terminated, causes = self._terminated(sick)
+        truncated = (task.goal.timed_out() | (self.episode_steps >= self.max_episode_length)) & ~terminated
+        task.metrics.update(senses.true)
+        worlds = Selection.of(terminated | truncated, self.world.dense)
+        step = Step({}, rewards, terminated, truncated, worlds.ids)
+        step.log["world/diverged"] = 0.0 if sick is None else sick.sum()
+        if not len(worlds):
+            return _Ending(step, worlds, Rows({}, {}), {})
+        step.episodes = self._results(worlds, causes, sick)
+        return _Ending(step, worlds, senses.rows(worlds), self._draw(worlds))
+
+    def _start(self) -> None:
+        """After the physics of ended worlds was reset: write where they start."""
+        assert self._ending is not None
+        self.world.write(self._ending.worlds, self._ending.state)
+
+    def _observe(self) -> Step:
+        """The step, with observations of what goes on and of what ended."""
+        assert self._ending is not None
+        step, worlds, last = self._ending.step, self._ending.worlds, self._ending.last
+        if len(worlds):
+            self._senses.read_again(worlds)
+            step.obs, step.final_obs = self._senses.observe_with(last)
+        else:
+            step.obs = self._senses.observe()
+        return step
 
     def _randomize(self, select: Selection, at_reset: bool) -> None:
         """Let the randomisers of one kind draw for the selected worlds."""
@@ -260,48 +293,20 @@ class Env:
 
     def _update_factors(self) -> None:
         """Bring ``_factors`` (N, R), the factors in force, up to date."""
-        factors = [r.factor.float() for r in self.task.randomizers.values() if len(r.factor)]
-        self._factors = torch.stack(factors, 1) if factors else torch.zeros(self.num_envs, 0, device=self.device)
-
-    def _noisy(self, raw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        generator = self._generators["noise"]
-        return {name: term.func(raw[name], generator, **term.params) for name, term in self.task.noise.items()}
-
-    def _observe(self) -> dict[str, torch.Tensor]:
-        """Observation groups of all worlds, group → (N, d); without noise the groups share their terms."""
-        return self._groups(self._seen, self._true)
-
-    def _observe_with(self, last: _Rows) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Observations of all worlds, group → (N, d), and of ``last`` (K, d), in one pass over N + K rows."""
-        true = self._joined(self._true, last.true)
-        seen = true if last.seen is last.true else self._joined(self._seen, last.seen)
-        obs = self._groups(seen, true)
-        n = self.num_envs
-        return {g: rows[:n] for g, rows in obs.items()}, {g: rows[n:] for g, rows in obs.items()}
-
-    def _groups(self, seen: Channels, true: Channels) -> dict[str, torch.Tensor]:
-        return {
-            group: self.task.observe(group, seen if group == "policy" else true) for group in self.task.observations
-        }
-
-    def _joined(self, now: Channels, last: Mapping[str, torch.Tensor]) -> Channels:
-        return Channels({name: torch.cat((now[name], last[name])) for name in self._raw}, self.task.derived)
-
-    def _rows(self, select: Selection) -> _Rows:
-        """Copies of the selected worlds' raw channels."""
-        true = {name: select.take(self._true[name]) for name in self._raw}
-        if not self.task.noise:
-            return _Rows(true, true)
-        return _Rows(true, {**true, **{name: select.take(self._seen[name]) for name in self.task.noise}})
+        for column, randomizer in enumerate(self.task.randomizers.values()):
+            if len(randomizer.factor):
+                self._factors[:, column] = randomizer.factor
 
     def _rewards(self, sick: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        rewards = {name: term.weight * term.func(self._true, **term.params) for name, term in self.task.rewards.items()}
+        rewards = {
+            name: term.weight * term.func(self._senses.true, **term.params) for name, term in self.task.rewards.items()
+        }
         if sick is not None:  # the state that would have earned it was lost
             rewards = {name: value.masked_fill(sick, 0.0) for name, value in rewards.items()}
         return rewards
 
     def _terminated(self, sick: torch.Tensor | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        causes = {name: term.func(self._true, **term.params) for name, term in self.task.terminations.items()}
+        causes = {name: term.func(self._senses.true, **term.params) for name, term in self.task.terminations.items()}
         terminated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device) if sick is None else sick
         for cause in causes.values():
             terminated = terminated | cause
@@ -326,30 +331,29 @@ class Env:
         self._diverged += sick.sum()
         return sick
 
-    def _finish(
-        self, result: Step, ended: Selection, causes: Mapping[str, torch.Tensor], sick: torch.Tensor | None
-    ) -> None:
-        """Judge the episodes that ended, start the next ones, and observe both."""
-        ids = ended.ids
+    def _results(
+        self, worlds: Selection, causes: Mapping[str, torch.Tensor], sick: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """Results of the episodes that ended, name → (K,)."""
+        ids = worlds.ids
         lengths = self.episode_steps[ids].float()
         diverged = torch.zeros_like(lengths) if sick is None else sick[ids].float()
-        result.episodes = {"length": lengths, **self.task.metrics.finish(ended), "diverged": diverged}
-        result.episodes |= {f"termination/{name}": cause[ids].float() for name, cause in causes.items()}
-        last = self._rows(ended)
-        self._reset(ended)
-        self._read_again(ended)
-        result.obs, result.final_obs = self._observe_with(last)
-        if self.task.curriculum:
-            summary = result.summary()
-            for curriculum in self.task.curriculum.values():
-                result.log |= curriculum(self, summary)
+        results = {"length": lengths, **self.task.metrics.finish(worlds), "diverged": diverged}
+        return results | {f"termination/{name}": cause[ids].float() for name, cause in causes.items()}
 
     def _reset(self, select: Selection) -> None:
+        """Start new episodes in the selected worlds."""
+        state = self._draw(select)
+        self.world.reset(select)
+        self.world.write(select, state)
+        self.world.forward(select)
+
+    def _draw(self, select: Selection) -> dict[str, torch.Tensor]:
+        """Draw new episodes for the selected worlds; return the state fields that they start from, (K, ...)."""
         task = self.task
         if any(randomizer.at_reset for randomizer in task.randomizers.values()):
             self._randomize(select, at_reset=True)
         state = task.goal.reset(select, self._generators["reset"])
-        self.world.reset(select, state)
         for value in self._decoder_state.values():
             select.fill(value, 0.0)
         select.fill(self.episode_steps, 0)
@@ -360,3 +364,4 @@ class Env:
             select.write(self._delay, drawn)
             for row in self._commands:
                 select.write(row, state["ctrl"])
+        return state

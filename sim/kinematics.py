@@ -7,7 +7,7 @@ an exported graph alike: no robot driver has to deliver them, and no engine has 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -41,6 +41,10 @@ class _Level:
     slides: torch.Tensor
     slide_axes: torch.Tensor
 
+    def to(self, device: torch.device | str) -> _Level:
+        tensors = ("enter", "turn", "shift", "slides", "slide_axes")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
 
 class Kinematics:
     """Poses of sites as functions of joint positions.
@@ -53,13 +57,19 @@ class Kinematics:
         joints: names, in the order of the joint positions that `__call__` takes.
         sites: names of the sites whose positions are wanted.
         frames: names of the sites whose rotations are wanted.
+        device: where the joint positions will be.
 
     Raises:
         KinematicsError: another kind of joint on the way to a site, or a joint that is not in ``joints``.
     """
 
     def __init__(
-        self, model: mujoco.MjModel, joints: Sequence[str], sites: Sequence[str], frames: Sequence[str] = ()
+        self,
+        model: mujoco.MjModel,
+        joints: Sequence[str],
+        sites: Sequence[str],
+        frames: Sequence[str] = (),
+        device: torch.device | str = "cpu",
     ) -> None:
         vectors = [_Vector(chain, chain.pos, True) for chain in (_chain(model, list(joints), site) for site in sites)]
         for chain in (_chain(model, list(joints), site) for site in frames):
@@ -73,12 +83,13 @@ class Kinematics:
             links = [vectors[k].chain.links[depth - 1] for k in carried]
             hinges += [link.hinge[0] if link.hinge else 0 for link in links]
             share = slice(len(hinges) - len(links), len(hinges))
-            self._levels.append(_level([vectors[k] for k in carried], [vectors[k] for k in entering], links, share))
+            level = _level([vectors[k] for k in carried], [vectors[k] for k in entering], links, share)
+            self._levels.append(level.to(device))
         fixed = [k for k, v in enumerate(vectors) if not v.chain.links]
-        self._fixed = _columns([vectors[k].value for k in fixed])
+        self._fixed = _columns([vectors[k].value for k in fixed]).to(device)
         carried += fixed
-        self._order = torch.tensor([carried.index(k) for k in range(len(vectors))])
-        self._hinges = torch.tensor(hinges, dtype=torch.long)
+        self._order = torch.tensor([carried.index(k) for k in range(len(vectors))], device=device)
+        self._hinges = torch.tensor(hinges, dtype=torch.long, device=device)
         self._num_sites = len(sites)
 
     def __call__(self, joint_pos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 
@@ -37,17 +39,22 @@ def quat_from_rotvec(r: torch.Tensor) -> torch.Tensor:
 
 def rotation_error(target: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
     """Rotation vectors (..., L, 3), rad, in the world, that turn ``actual`` (..., 4) into ``target`` (..., L, 4)."""
-    by_conjugate = (actual @ _BY_CONJUGATE.to(actual)).unflatten(-1, (4, 4))
+    by_conjugate = (actual @ _constant("by_conjugate", actual.device, actual.dtype)).unflatten(-1, (4, 4))
     return quat_to_rotvec(target @ by_conjugate)
 
 
 def quat_to_matrix(q: torch.Tensor) -> torch.Tensor:
     """Rotation matrices (..., 3, 3) of unit quaternions (..., 4)."""
     products = (q.unsqueeze(-1) * q.unsqueeze(-2)).flatten(-2)
-    return (products @ _TO_MATRIX.to(q)).unflatten(-1, (3, 3))
+    return (products @ _constant("to_matrix", q.device, q.dtype)).unflatten(-1, (3, 3))
 
 
-# Both are linear in the quaternion or in the products of its elements: one matrix product each.
+@cache
+def _constant(name: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """A matrix that makes a map one product: it is linear in the quaternion or in the products of its elements."""
+    make = {"by_conjugate": _by_conjugate, "to_matrix": _to_matrix}[name]
+    with torch.inference_mode(False):  # what is kept has to serve training as well
+        return make().to(device, dtype)
 
 
 def _by_conjugate() -> torch.Tensor:
@@ -68,6 +75,3 @@ def _to_matrix() -> torch.Tensor:
         out[i, j, row, column] = out[i, j, column, row] = 2.0
         out[w, k, row, column], out[w, k, column, row] = -2.0, 2.0
     return out.reshape(16, 9)
-
-
-_BY_CONJUGATE, _TO_MATRIX = _by_conjugate(), _to_matrix()

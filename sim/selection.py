@@ -74,7 +74,7 @@ class Selection:
             For each range with chosen worlds: s, the selection counted from its first world, its rows among the K.
         """
         if self.mask is None:
-            cuts = np.searchsorted(self.ids.numpy(), bounds)
+            cuts = np.searchsorted(self.ids.cpu().numpy(), bounds)
         for s, (start, stop) in enumerate(itertools.pairwise(bounds)):
             if self.mask is not None:
                 yield s, Selection(self.ids[: stop - start], self.mask[start:stop]), slice(start, stop)

@@ -9,6 +9,7 @@ from typing import Any
 import mujoco
 import torch
 
+from sim.graphs import SideBySide
 from sim.physics import STATE_FIELDS, Physics, PhysicsError
 from sim.selection import Selection
 
@@ -162,6 +163,7 @@ class World:
         }
         # a task that reads state alone need not pay for kinematics at the new state
         self._refresh = any(source.field not in STATE_FIELDS for source in sources.values())
+        self._side_by_side = SideBySide([shard.physics for shard in self.shards], self.device)
         self._ctrl = [shard.physics.bind("ctrl") for shard in self.shards]
 
     def read(self, keep: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
@@ -180,26 +182,28 @@ class World:
 
     def step(self, nstep: int) -> None:
         """Advance every world by ``nstep`` time steps."""
-        for shard in self.shards:
-            shard.physics.step(nstep, self._refresh)
+        self._side_by_side(lambda physics: physics.step(nstep, self._refresh))
 
     def split(self, select: Selection) -> Iterator[tuple[Shard, Selection, slice]]:
         """For each shard that has some of the selected worlds: it, its own selection, and its rows among the K."""
         for i, local, rows in select.parts(self._bounds):
             yield self.shards[i], local, rows
 
-    def reset(self, select: Selection, state: Mapping[str, torch.Tensor]) -> None:
-        """Reset the selected worlds and write their state.
-
-        Args:
-            select: K worlds.
-            state: `mujoco.MjData` state field (``qpos``, ``qvel``, ``ctrl``) → (K, ...) values.
-        """
-        for shard, local, rows in self.split(select):
+    def reset(self, select: Selection) -> None:
+        """Return the selected worlds to their models' default state."""
+        for shard, local, _ in self.split(select):
             shard.physics.reset(local)
+
+    def write(self, select: Selection, state: Mapping[str, torch.Tensor]) -> None:
+        """Write state fields of the selected worlds, such as ``qpos`` or ``ctrl`` → (K, ...) values."""
+        for shard, local, rows in self.split(select):
             for name, values in state.items():
                 local.write(shard.physics.bind(name), values[rows])
-            if self._refresh:
+
+    def forward(self, select: Selection) -> None:
+        """After writing: bring what the channels derive from the selected worlds' state up to date."""
+        if self._refresh:
+            for shard, local, _ in self.split(select):
                 shard.physics.forward(local)
 
     def unusable(self) -> torch.Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import robolearn  # noqa: F401 - chooses the renderer, before MuJoCo is imported by a test
+from sim.engines import Engine
 from sim.env import Env
 from sim.references.generate import generate
 from sim.tasks import make_env
@@ -33,6 +34,6 @@ def small(clip_folder: Path) -> Callable[..., Env]:
 
     def make(num_envs: int = 6, task: str = "dex_track", **settings: Any) -> Env:
         smallest = {"dex_track": {"motions": {"folder": str(clip_folder)}}, "g1_walk": {"episode_s": 1.5}}
-        return make_env(task, num_envs, **{"threads": 1, **smallest[task], **settings})
+        return make_env(task, num_envs, **{"engine": Engine(threads=1), **smallest[task], **settings})
 
     return make

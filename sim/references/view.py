@@ -9,11 +9,11 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from sim.camera import SceneRenderer, caption, write_video
 from sim.objects import get_object
 from sim.references.format import HUMAN, Reference
 from sim.references.kinematics import couplings
 from sim.robots import get_hand
+from sim.video import SceneRenderer, caption, write_video
 
 # (from, to) keypoints of what is drawn of a human hand: the palm's outline and the fingers.
 _BONES = [(0, 1), (0, 5), (5, 9), (9, 13), (13, 17), (0, 17)]

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from robolearn.errors import RobolearnError, unknown
+from sim.engines import Engine
 from sim.env import Env
 
 __all__ = ["TaskError", "config_class", "list_tasks", "make_env"]
@@ -47,7 +48,7 @@ def make_env(
     name: str,
     num_envs: int,
     seed: int = 0,
-    threads: int = 0,
+    engine: Engine | None = None,
     split: str = "train",
     evaluation: bool = False,
     **settings: Any,
@@ -58,7 +59,7 @@ def make_env(
         name: one of `list_tasks`.
         num_envs: worlds, at least 1 (with ``evaluation``, 0 means one for each clip, or as many as the task likes).
         seed: of every random draw.
-        threads: physics threads, 0 for every core.
+        engine: what steps the worlds; the CPU with every core where it is not given.
         split: which of the task's data to use.
         evaluation: whole episodes from their start, assists and early terminations off.
         settings: the task's own settings; nested ones may be mappings.
@@ -72,7 +73,7 @@ def make_env(
         raise TaskError(f"num_envs must be a whole number of at least {least}, got {num_envs!r}")
     _check_memory(num_envs)
     make: Callable[..., Env] = import_module(_TASKS[name][0]).make
-    return make(config, num_envs, seed=seed, threads=threads, split=split, evaluation=evaluation)
+    return make(config, num_envs, seed=seed, engine=(engine or Engine()).resolved(), split=split, evaluation=evaluation)
 
 
 def _check_memory(num_envs: int) -> None:

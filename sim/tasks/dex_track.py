@@ -9,6 +9,7 @@ import torch
 
 from robolearn.contract import Channel
 from robolearn.errors import RobolearnError, unknown
+from sim.engines import Engine
 from sim.env import Env
 from sim.motions import POSE, MotionLibrary, ReferenceGoal
 from sim.objects import get_object
@@ -97,7 +98,7 @@ def make(
     config: DexTrackConfig,
     num_envs: int,
     seed: int,
-    threads: int = 0,
+    engine: Engine,
     split: str = "train",
     evaluation: bool = False,
 ) -> Env:
@@ -114,7 +115,7 @@ def make(
     references = clips_for(config.motions, robot, split, config.rate_hz)
     motions = MotionLibrary.from_references(references, robot, config.rate_hz)
     layout, candidates = _fixed(motions, num_envs) if evaluation else _shared(motions, num_envs)
-    world = make_world(robot, layout, threads)
+    world = make_world(robot, layout, engine)
     _check_joints(world, robot)
     goal = ReferenceGoal(
         motions,
@@ -124,13 +125,14 @@ def make(
         joint_order=robot.joint_names,
         start_fraction=1.0 if evaluation else config.start_fraction,
         joint_noise=0.0 if evaluation else config.joint_noise,
+        device=world.device,
     )
-    task = declare(config, robot, goal, world.num_worlds, motions, evaluation)
+    task = declare(config, robot, goal, world, motions, evaluation)
     return Env(task, world, seed)
 
 
 def declare(
-    config: DexTrackConfig, robot: Robot, goal: ReferenceGoal, num_worlds: int, motions: MotionLibrary, evaluation: bool
+    config: DexTrackConfig, robot: Robot, goal: ReferenceGoal, world: World, motions: MotionLibrary, evaluation: bool
 ) -> Task:
     """The task's terms."""
     wrist = len(robot.wrist_joints)
@@ -144,9 +146,9 @@ def declare(
         max_episode_steps=int(motions.length.max()),
         measured=_measured(robot),
         observations={"policy": policy, "critic": {**policy, **_critic_terms()}},
-        action=_decoder(config, robot),
+        action=_decoder(config, robot, world.device),
         goal=goal,
-        metrics=TrackingMetrics(goal, num_worlds, wrist),
+        metrics=TrackingMetrics(goal, world.num_worlds, wrist),
         rewards=REWARDS[config.reward](wrist),
         terminations={}
         if evaluation
@@ -158,7 +160,7 @@ def declare(
         noise=_noise() if config.sensor_noise else {},
         randomizers={name: _randomizer(name, bounds) for name, bounds in config.randomize.items()},
         command_delay=(config.command_delay[0], config.command_delay[1]),
-        derived={**hand_landmarks(robot), **tracking.DERIVED},
+        derived={**hand_landmarks(robot, world.device), **tracking.DERIVED},
         baselines=baselines(robot),
         success="tight",
         report=REPORT,
@@ -241,12 +243,12 @@ def _measured(robot: Robot) -> tuple[Channel, ...]:
     )
 
 
-def _decoder(config: DexTrackConfig, robot: Robot) -> ResidualTracking:
+def _decoder(config: DexTrackConfig, robot: Robot, device: torch.device) -> ResidualTracking:
     wrist, fingers = len(robot.wrist_joints), len(robot.finger_joints)
     half = wrist // 2
 
     def per_joint(position: float, rotation: float, finger: float) -> torch.Tensor:
-        return torch.tensor([position] * half + [rotation] * (wrist - half) + [finger] * fingers)
+        return torch.tensor([position] * half + [rotation] * (wrist - half) + [finger] * fingers, device=device)
 
     command = Channel(
         "joint_pos_target",

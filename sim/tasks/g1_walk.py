@@ -10,6 +10,7 @@ import torch
 from robolearn.contract import Channel
 from robolearn.errors import RobolearnError, unknown
 from sim.channels import Channels
+from sim.engines import Engine
 from sim.env import Env
 from sim.randomize import RANDOMIZERS, ScaleFields
 from sim.robots import Robot, get_robot
@@ -101,7 +102,7 @@ def make(
     config: G1WalkConfig,
     num_envs: int,
     seed: int,
-    threads: int = 0,
+    engine: Engine,
     split: str = "train",
     evaluation: bool = False,
 ) -> Env:
@@ -121,7 +122,7 @@ def make(
         raise G1WalkError(
             f"robot {config.robot!r} does not stand on two feet; g1_walk needs one that does, such as 'g1'"
         )
-    world = make_world(robot, num_envs or EVALUATION_WORLDS, threads)
+    world = make_world(robot, num_envs or EVALUATION_WORLDS, engine)
     goal = VelocityCommands(
         standing_state(robot),
         CommandRanges(
@@ -169,7 +170,7 @@ def declare(config: G1WalkConfig, robot: Robot, goal: VelocityCommands, num_worl
         command_delay=(config.command_delay[0], config.command_delay[1]),
         derived={
             **locomotion.DERIVED,
-            **foot_landmarks(get_robot(config.robot, base="fixed")),
+            **foot_landmarks(get_robot(config.robot, base="fixed"), device),
             "gait_pose": gait_of(robot, config.gait_hz, device),
             "motor_torque": motor_torque,
         },

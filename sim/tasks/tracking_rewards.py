@@ -49,12 +49,12 @@ FLEXIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 
 def baselines(robot: Robot) -> dict[str, dict[str, Callable[[Env], torch.Tensor]]]:
     """Kinematic replay of the reference, and the same with every finger flexed by a constant."""
-    flexing = torch.tensor([float(_flexes(name)) for name in robot.joint_names])
+    flexes = [float(_flexes(name)) for name in robot.joint_names]
 
     def flexed(env: Env, angle: float) -> torch.Tensor:
         decoder, residual = env.task.action, env.channels["residual"]
         assert isinstance(decoder, ResidualTracking)
-        return decoder.action_for(residual, angle * flexing.expand_as(residual))
+        return decoder.action_for(residual, angle * residual.new_tensor(flexes).expand_as(residual))
 
     return {
         "kinematic replay": {"": lambda env: torch.zeros(env.num_envs, env.num_actions, device=env.device)},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mujoco
+import numpy as np
 
-from sim.mujoco_cpu import MujocoCpu
+from sim.camera import look_at
+from sim.engines import Engine
 from sim.objects import get_object
 from sim.physics import PhysicsError
 from sim.robots import Robot
@@ -12,6 +14,11 @@ from sim.world import Shard, Source, World
 
 OBJECT = "object"
 TIMESTEP = 1.0 / 120.0
+
+FRONT, FRONT_TARGET, FRONT_FOVY = (0.45, -0.50, 0.38), (0.0, 0.0, 0.17), 42.0
+"""Where the camera ``front`` is and looks, m in the world, and its vertical field of view, degrees."""
+WRIST, WRIST_TARGET, WRIST_FOVY = (-0.12, 0.0, -0.07), (0.05, 0.0, -0.095), 70.0
+"""Likewise for ``wrist``, in the palm frame (x along the fingers, z out of the back of the hand)."""
 
 
 def scene_spec(robot: Robot, object_name: str) -> mujoco.MjSpec:
@@ -38,9 +45,20 @@ def scene_spec(robot: Robot, object_name: str) -> mujoco.MjSpec:
     )
     get_object(object_name).add_to(spec, body_name=OBJECT)
     spec.worldbody.add_light(pos=[0.3, -0.4, 1.2], dir=[-0.2, 0.3, -1.0], castshadow=False)
+    _add_cameras(spec, robot)
     for key in list(spec.keys):
         spec.delete(key)  # a robot's keyframe does not know the object
     return spec
+
+
+def _add_cameras(spec: mujoco.MjSpec, robot: Robot) -> None:
+    """A fixed camera ``front`` over the table's edge, and ``wrist``, which moves with the palm."""
+    spec.worldbody.add_camera(name="front", pos=FRONT, quat=look_at(FRONT, FRONT_TARGET), fovy=FRONT_FOVY)
+    palm = spec.site(robot.palm_site)
+    turned, placed = np.empty(4), np.empty(3)
+    mujoco.mju_mulQuat(turned, palm.quat, look_at(WRIST, WRIST_TARGET))
+    mujoco.mju_rotVecQuat(placed, np.array(WRIST), palm.quat)
+    palm.parent.add_camera(name="wrist", pos=palm.pos + placed, quat=turned, fovy=WRIST_FOVY)
 
 
 def compile_scene(robot: Robot, object_name: str) -> mujoco.MjModel:
@@ -55,12 +73,12 @@ def compile_scene(robot: Robot, object_name: str) -> mujoco.MjModel:
         raise PhysicsError(f"robot {robot.name!r} with object {object_name!r} does not compile: {error}") from error
 
 
-def make_world(robot: Robot, objects: list[tuple[str, int]], threads: int) -> World:
+def make_world(robot: Robot, objects: list[tuple[str, int]], engine: Engine) -> World:
     """Shards of worlds, one for each (object, number of worlds), with the channels of hand-object tracking."""
     shards: list[Shard] = []
     start = 0
     for name, count in objects:
-        physics = MujocoCpu(compile_scene(robot, name), count, threads)
+        physics = engine.physics(compile_scene(robot, name), count)
         shards.append(Shard(physics, start, start + count, name))
         start += count
     sources = {

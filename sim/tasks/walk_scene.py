@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import torch
 
-from sim.mujoco_cpu import MujocoCpu
+from sim.engines import Engine
 from sim.robots import Robot
 from sim.world import Shard, Source, World
 
@@ -51,9 +51,9 @@ def scene_spec(robot: Robot) -> mujoco.MjSpec:
     return spec
 
 
-def make_world(robot: Robot, num_worlds: int, threads: int) -> World:
+def make_world(robot: Robot, num_worlds: int, engine: Engine) -> World:
     """Worlds of one robot each, with the channels of locomotion."""
-    physics = MujocoCpu(scene_spec(robot).compile(), num_worlds, threads)
+    physics = engine.physics(scene_spec(robot).compile(), num_worlds)
     base = (robot.base_joint,)
     sources = {
         "joint_pos": Source("qpos", "joint", robot.joint_names),

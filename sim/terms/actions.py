@@ -22,7 +22,7 @@ class ResidualTracking:
     Attributes:
         command: channel of joint targets with limits, (J,).
         scale: (J,) rad/s or m/s per unit of action.
-        cap: (J,) rad or m.
+        cap: (J,) rad or m, on the same device.
         leak: share of the residual kept each step.
         dt: control step, s.
     """
@@ -43,8 +43,8 @@ class ResidualTracking:
             Channel("last_action", shape, "1", elements=elements),
         )
         self._gain = self.scale * self.dt
-        self._lower = torch.as_tensor(self.command.lower, dtype=torch.float32)
-        self._upper = torch.as_tensor(self.command.upper, dtype=torch.float32)
+        self._lower = torch.as_tensor(self.command.lower, dtype=torch.float32, device=self.scale.device)
+        self._upper = torch.as_tensor(self.command.upper, dtype=torch.float32, device=self.scale.device)
 
     def decode(self, c: Channels, action: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Command (N, J) and next state from ``reference_joint_pos`` and ``residual``."""

@@ -9,14 +9,14 @@ from sim.kinematics import Kinematics
 from sim.robots import Robot
 
 
-def hand_landmarks(robot: Robot) -> dict[str, Derived]:
+def hand_landmarks(robot: Robot, device: torch.device | str = "cpu") -> dict[str, Derived]:
     """Derived channels of a hand, by forward kinematics of ``joint_pos`` (N, J).
 
     ``fingertip_pos`` (N, K, 3) m, ``palm_pos`` (N, 3) m and ``palm_rotation`` (N, 3, 3), all in the world.
     """
     tips = len(robot.fingertip_sites)
     sites = (*robot.fingertip_sites, robot.palm_site)
-    kinematics = Kinematics(robot.spec().compile(), robot.joint_names, sites, frames=(robot.palm_site,))
+    kinematics = Kinematics(robot.spec().compile(), robot.joint_names, sites, frames=(robot.palm_site,), device=device)
 
     def landmarks(c: Channels) -> torch.Tensor:
         position, rotation = kinematics(c["joint_pos"])
@@ -34,7 +34,7 @@ _INSTANT = 1e-3
 """s over which the motion of a landmark is taken; short against any motion, long against rounding."""
 
 
-def foot_landmarks(hung: Robot) -> dict[str, Derived]:
+def foot_landmarks(hung: Robot, device: torch.device | str = "cpu") -> dict[str, Derived]:
     """Derived channels of a walking robot's feet, by forward kinematics of ``joint_pos`` (N, J) and ``base_pose``.
 
     ``foot_pos`` (N, F, 3) m and ``foot_vel`` (N, F, 3) m/s, under the middle of each sole, in the world; both need the
@@ -42,8 +42,9 @@ def foot_landmarks(hung: Robot) -> dict[str, Derived]:
 
     Args:
         hung: the robot with a fixed base.
+        device: where the joint positions are.
     """
-    kinematics = Kinematics(hung.spec().compile(), hung.joint_names, hung.foot_sites)
+    kinematics = Kinematics(hung.spec().compile(), hung.joint_names, hung.foot_sites, device=device)
     feet = len(hung.foot_sites)
 
     def in_base(c: Channels) -> torch.Tensor:

@@ -8,7 +8,8 @@ import torch
 
 from robolearn.films import film
 from robolearn.judge import zero_action
-from sim.camera import RenderError, SceneRenderer
+from sim.opengl import RenderError
+from sim.video import SceneRenderer
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from robolearn.errors import RobolearnError
+from sim.engines import Engine
 from sim.tasks import TaskError, config_class, list_tasks, make_env
 from sim.terms.actions import ResidualTracking
 
@@ -102,9 +103,9 @@ def test_evaluation_has_one_world_for_each_clip(small, num_envs, drawn):
 
 def test_rates_that_fit():
     clips = {"clips": 1, "objects": ("cube",), "noise": 0.0}
-    env = make_env("dex_track", 1, rate_hz=30.0, substeps=4, threads=1, motions=clips)
+    env = make_env("dex_track", 1, rate_hz=30.0, substeps=4, engine=Engine(threads=1), motions=clips)
     assert env.step_dt == pytest.approx(1 / 30) and env.contract.rate_hz == pytest.approx(30)
-    left = make_env("dex_track", 1, side="left", threads=1, motions=clips)
+    left = make_env("dex_track", 1, side="left", engine=Engine(threads=1), motions=clips)
     assert left.contract.robot == "allegro_left"
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from robolearn.contract import robot_hash
 from robolearn.errors import RobolearnError
 from robolearn.judge import judge, zero_action
 from sim.channels import Channels
@@ -17,6 +18,7 @@ from sim.robots import get_robot
 from sim.selection import Selection
 from sim.tasks.walk_commands import CommandRanges, StartNoise, VelocityCommands
 from sim.tasks.walk_metrics import WalkMetrics
+from sim.tasks.walk_rewards import SWING_HEIGHT, gait_of
 from sim.tasks.walk_scene import Motors, scene_spec, standing_state
 from sim.terms import locomotion
 from sim.terms.landmarks import foot_landmarks
@@ -115,6 +117,40 @@ def test_feet_take_turns_by_the_clock_unless_told_to_stand() -> None:
     assert share.tolist() == pytest.approx([locomotion.STANCE] * 2, abs=0.02)
     assert walking.all(1).float().mean() == pytest.approx(2 * locomotion.STANCE - 1, abs=0.03)
     assert torch.equal(walking[:50, 0], walking[50:, 1]) and torch.equal(walking[50:, 0], walking[:50, 1])
+
+
+def test_the_planned_gait_carries_the_base_at_the_commanded_velocity() -> None:
+    hz, dt = 1.25, 0.002
+    phase = torch.arange(0, 1, hz * dt).unsqueeze(1)
+    n = len(phase)
+    derived = {**random_channels().derived, "gait_pose": gait_of(ROBOT, hz, CPU)}
+
+    def planned(*command: float) -> Channels:
+        raw = {"velocity_command": torch.tensor([command]).expand(n, 3), "gait_phase": phase}
+        pose = Channels(raw, derived)["gait_pose"]
+        upright = torch.tensor([0, 0, 0, 1.0, 0, 0, 0]).expand(n, 7)
+        still = {"base_pose": upright, "base_vel": torch.zeros(n, 6), "joint_vel": torch.gradient(pose, dim=0)[0] / dt}
+        return Channels({**raw, **still, "joint_pos": pose}, derived)
+
+    standing = planned(0.0, 0.0, 0.0)
+    np.testing.assert_allclose(standing["joint_pos"], np.tile(ROBOT.home, (n, 1)), atol=1e-6)
+    for command in ((0.6, 0.0, 0.0), (-0.4, 0.0, 0.0), (0.0, 0.3, 0.0)):
+        c = planned(*command)
+        inside = (c["foot_phase"] > 0.02) & (c["foot_phase"] < locomotion.STANCE - 0.02)
+        carried = -torch.stack([c["foot_vel"][inside[:, foot], foot].mean(0) for foot in range(2)]).mean(0)
+        assert carried[:2].tolist() == pytest.approx(command[:2], abs=0.05)
+    walking = planned(0.6, 0.0, 0.0)
+    height = walking["foot_pos"][..., 2] - standing["foot_pos"][..., 2]
+    assert 0.7 * SWING_HEIGHT < height.max() < 1.5 * SWING_HEIGHT
+    assert height[walking["planned_stance"]].abs().max() < 0.03
+    index = {name: i for i, name in enumerate(ROBOT.joint_names)}
+    for side in ("left", "right"):
+        pitch = sum(walking["joint_pos"][:, index[f"{side}_{j}_joint"]] for j in ("hip_pitch", "knee", "ankle_pitch"))
+        assert pitch.abs().max() < 1e-5, "the sole stays level"
+    assert (walking["joint_pos"] > torch.from_numpy(ROBOT.lower)).all()
+    turning = planned(0.0, 0.0, 0.5)["joint_pos"][:, index["left_hip_yaw_joint"]]
+    stance = phase[:, 0] < locomotion.STANCE
+    assert -torch.gradient(turning)[0][stance].mean().item() / dt == pytest.approx(0.5, abs=0.05)
 
 
 def test_rewards_are_largest_where_they_should_be() -> None:
@@ -277,7 +313,7 @@ def test_the_policy_reads_what_a_robot_measures_and_commands_joints(walk) -> Non
 
 
 def test_zero_action_is_the_standing_pose_and_actions_move_targets_by_their_scale(walk) -> None:
-    env = walk(2)
+    env = walk(2, action_scale=0.25, stiffness=1.0)
     ctrl = env.world.shards[0].physics.bind("ctrl")
     env.step(zero_action(env, {}))
     np.testing.assert_allclose(ctrl.numpy(), np.tile(ROBOT.home, (2, 1)), atol=1e-6)
@@ -292,6 +328,17 @@ def test_zero_action_is_the_standing_pose_and_actions_move_targets_by_their_scal
     decoder = env.task.action
     target = torch.from_numpy(ROBOT.home).float() + 0.05
     assert torch.allclose(decoder.target(decoder.action_for(target.expand(2, -1))), target.expand(2, -1), atol=1e-6)
+
+
+def test_stiffer_motors_are_another_robot_that_falls_later(walk) -> None:
+    soft, stiff = walk(4, evaluation=True, stiffness=1.0), walk(4, evaluation=True, stiffness=9.0, episode_s=5.0)
+    assert soft.contract.robot_hash == robot_hash(ROBOT.mjcf()) != stiff.contract.robot_hash
+    models = [env.world.shards[0].physics.model for env in (soft, stiff)]
+    np.testing.assert_allclose(models[1].actuator_gainprm[:, 0], 9 * models[0].actuator_gainprm[:, 0])
+    np.testing.assert_allclose(models[1].actuator_biasprm[:, 1], 9 * models[0].actuator_biasprm[:, 1])
+    np.testing.assert_allclose(models[1].actuator_biasprm[:, 2], 3 * models[0].actuator_biasprm[:, 2])
+    np.testing.assert_array_equal(models[1].actuator_forcerange, models[0].actuator_forcerange)
+    assert judge(stiff, zero_action).mean("fell") == 0.0
 
 
 @pytest.mark.parametrize(("controlled", "count"), [("all", 29), ("lower", 15), ("legs", 12)])

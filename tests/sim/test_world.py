@@ -131,7 +131,8 @@ def test_reset_touches_only_the_named_worlds_and_writes_their_state():
     ids = torch.tensor([1, 3])
     qpos = torch.from_numpy(BOX.qpos0).float().repeat(2, 1)
     qpos[:, 0] = torch.tensor([0.3, 0.7])
-    world.reset(Selection(ids), {"qpos": qpos, "qvel": torch.zeros(2, BOX.nv), "ctrl": torch.full((2, 3), 0.5)})
+    state = {"qpos": qpos, "qvel": torch.zeros(2, BOX.nv), "ctrl": torch.full((2, 3), 0.5)}
+    world.reset(Selection(ids)), world.write(Selection(ids), state), world.forward(Selection(ids))
     after = world.read()
     assert after["all_joints"][ids, 0].tolist() == pytest.approx([0.3, 0.7])
     data = mujoco.MjData(BOX)
@@ -150,7 +151,7 @@ def test_health_has_global_ids():
     world.step(1)
     found = Selection.of(world.unusable(), dense=False)
     assert found.ids.tolist() == [1, 4] and len(world.reasons(found)) == 2
-    world.reset(Selection(torch.tensor([1, 4])), {})
+    world.reset(Selection(torch.tensor([1, 4])))
     assert not world.unusable().any()
 
 
