@@ -103,7 +103,7 @@ class TrainConfig:
     run_dir: str | None = None
     """The run's folder; default: runs/<task>/<date and time>-s<seed>."""
     curves: bool = True
-    """Draw the learning curves when training ends."""
+    """Draw the learning curves, and what was randomised, when training ends."""
     evaluate: bool = True
     """Evaluate when training ends."""
     video: bool = True
@@ -178,6 +178,10 @@ def resumed(stored: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
 
     names = {group: (stored.get(group) or {}).get("name", "") for group in ("task", "algo")}
     base = compose([f"{group}={name}" for group, name in names.items()])
+    for name in open_names(base):  # what was stored stands as it is: nothing of the defaults is mixed in
+        if OmegaConf.select(OmegaConf.create(dict(stored)), name) is not None:
+            OmegaConf.update(base, name, {}, merge=False)
+            OmegaConf.set_struct(OmegaConf.select(base, name), False)
     try:
         config = OmegaConf.merge(base, stored)
     except OmegaConfBaseException as error:

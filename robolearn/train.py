@@ -112,8 +112,8 @@ def train(config: TrainConfig, make_env: MakeEnv | None = None) -> Result | None
     """
     started = _started()
     _check_device(config.device)
-    with processes() as rank:
-        env, learner = _make(config, make_env)
+    with processes() as rank, enough_memory(config):
+        env, learner = make_environment_and_learner(config, make_env)
         with _new_run(config) if rank == 0 else nullcontext() as run:
             return _carry_out(_training(config, env, learner, run), started)
 
@@ -138,8 +138,12 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
     config = to_train_config(resumed(stored.config, overrides))
     _check_device(config.device)
     checkpoint = stored.load() if stored.checkpoint_paths() else None
-    with processes() as rank, Run.open(path, write=True) if rank == 0 else nullcontext() as run:
-        training = _training(config, *_make(config, make_env), run)
+    with (
+        enough_memory(config),
+        processes() as rank,
+        Run.open(path, write=True) if rank == 0 else nullcontext() as run,
+    ):
+        training = _training(config, *make_environment_and_learner(config, make_env), run)
         if checkpoint is not None:
             training.restore(checkpoint.state)
         if run is not None:
@@ -170,6 +174,18 @@ def processes() -> Iterator[int]:
             dist.destroy_process_group()
 
 
+@contextmanager
+def enough_memory(config: TrainConfig) -> Iterator[None]:
+    """Say in one line that a GPU's memory does not do for ``config``."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise ConfigError(f"num_envs={config.num_envs} is too much for the GPU: {reason}; lower num_envs") from error
+
+
 def make_environment(config: TrainConfig, seed: int) -> Environment:
     """The worlds that ``config`` asks for."""
     from sim.tasks import make_env
@@ -186,13 +202,16 @@ def make_learner(config: TrainConfig, env: Any) -> Learner:
     return made
 
 
-def finish(run: Run, config: TrainConfig) -> dict[str, Any]:
+def finish(run: Run, config: TrainConfig, env: Any) -> dict[str, Any]:
     """What follows a training that was not interrupted: curves, evaluation, video; returns the evaluation."""
     from robolearn.curves import plot_curves
+    from robolearn.draws import plot_draws
 
     rows = run.metrics()
     if rows and config.curves:
         plot_curves(rows, run.path / "curves.png", title=run.path.name)
+        title = f"{run.path.name}: what {env.num_envs} worlds drew"
+        plot_draws(env.task.randomizers.values(), run.path / "randomization.png", title=title)
     evaluation: dict[str, Any] = {}
     if config.evaluate:
         from robolearn.evaluate import evaluate_run
@@ -205,7 +224,7 @@ def finish(run: Run, config: TrainConfig) -> dict[str, Any]:
     return evaluation
 
 
-def _make(config: TrainConfig, make_env: MakeEnv | None) -> tuple[Any, Learner]:
+def make_environment_and_learner(config: TrainConfig, make_env: MakeEnv | None = None) -> tuple[Any, Learner]:
     """Environment and learner of this process, and a torch that computes the same every time."""
     import torch
 
@@ -235,7 +254,7 @@ def _carry_out(training: Training, started: float) -> Result | None:
         if run is None:
             return None
         _say_how_it_ended(training, run, outcome)
-        evaluation = finish(run, training.config) if outcome.signal is None else {}
+        evaluation = finish(run, training.config, training.env) if outcome.signal is None else {}
     except KeyboardInterrupt:
         if run is not None:
             print(f"interrupted; continue with: robolearn train resume={run.path}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from robolearn.errors import RobolearnError
 from robolearn.judge import Controller
 from robolearn.runs import Run
 from robolearn.train import make_learner
+from sim.engines import Engine
 from sim.env import Env
 from sim.tasks import make_env
+
+log = logging.getLogger(__name__)
 
 
 class TrainedError(RobolearnError):
@@ -94,8 +98,17 @@ def evaluation_env(
     """Whole episodes of ``config``'s task: one world per clip where ``num_envs`` is 0, assists and early ends off."""
     task = {key: value for key, value in config.task.items() if key != "name"} | settings
     name = str(config.task["name"])
-    engine = config.world.engine()
+    engine = _engine_here(config)
     return make_env(name, num_envs, seed=seed, engine=engine, split=split, evaluation=True, **task)
+
+
+def _engine_here(config: TrainConfig) -> Engine:
+    """The engine that the run was trained on; where it needs a GPU and there is none, the CPU."""
+    engine = config.world.engine()
+    if engine.name == "gpu" and engine.device != "cpu" and not torch.cuda.is_available():
+        log.info("trained on a GPU, of which there is none here: the CPU steps the worlds")
+        return Engine("cpu", engine.threads)
+    return engine
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from robolearn.errors import RobolearnError, unknown
 from sim.mujoco_cpu import MujocoCpu
-from sim.physics import Physics
+from sim.physics import Physics, PhysicsError
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +58,17 @@ class Engine:
         if self.name == "cpu":
             return self
         if self.name == "gpu":
-            from sim.mujoco_gpu import require_device
+            from sim.gpu_device import open_device
 
-            require_device(self.device)
+            open_device(self.device)
             return self
         if not torch.cuda.is_available():
             return Engine("cpu", self.threads)
-        from sim.mujoco_gpu import GpuNotAvailable, require_device
+        from sim.gpu_device import open_device
 
         try:
-            require_device(self.device)
-        except GpuNotAvailable as error:
+            open_device(self.device)
+        except PhysicsError as error:
             log.warning("a GPU is present but cannot be used, so the CPU steps the worlds: %s", error)
             return Engine("cpu", self.threads)
         return Engine("gpu", self.threads, self.device, self.nconmax, self.njmax)

@@ -1,10 +1,10 @@
-"""Replays a piece of a step as one CUDA graph, so that a GPU does not wait for the host to launch its kernels."""
+"""Keeping a GPU busy: pieces of a step replayed as CUDA graphs, and engines that step side by side."""
 
 from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -12,6 +12,7 @@ import torch
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+U = TypeVar("U")
 _WARM_UP = 3
 
 
@@ -64,3 +65,26 @@ class Replayed(Generic[T]):
         self._graph, self._result = graph, [result]
         graph.replay()
         return result
+
+
+class SideBySide(Generic[U]):
+    """Does the same for several engines; on a GPU each on a stream of its own, since one alone may not fill it."""
+
+    def __init__(self, engines: Sequence[U], device: torch.device) -> None:
+        self._engines = tuple(engines)
+        several = device.type == "cuda" and len(self._engines) > 1
+        self._streams = [torch.cuda.Stream(device) for _ in self._engines] if several else []
+
+    def __call__(self, work: Callable[[U], None]) -> None:
+        """``work(engine)`` for every engine; what follows on the current stream waits for all of them."""
+        if not self._streams:
+            for engine in self._engines:
+                work(engine)
+            return
+        current = torch.cuda.current_stream()
+        for engine, stream in zip(self._engines, self._streams, strict=True):
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                work(engine)
+        for stream in self._streams:
+            current.wait_stream(stream)

@@ -18,6 +18,7 @@ from robolearn.config import ConfigError, compose, to_train_config
 from robolearn.runs import Run, find_runs
 from robolearn.settings import SettingError
 from robolearn.train import make_environment, resume, train
+from robolearn.trained import Trained
 
 TINY = [
     "num_envs=4",
@@ -231,7 +232,7 @@ def test_a_continuation_refuses_what_would_change_the_training(uninterrupted, ov
         (["checkpoint.keep=0"], "checkpoint.keep must be greater than 0, got 0"),
         (["algo.lr=-1"], "ppo lr must be greater than 0; got -1"),
         (["device=cud"], "unknown device 'cud'; devices: cpu, cuda"),
-        (["task.randomize.gravity=[1,2]"], "unknown randomizer 'gravity'"),
+        (["task.randomize.gravty=[1,2]"], "unknown randomizer 'gravty'; did you mean 'gravity'"),
         (["resume=nowhere"], "nowhere does not exist; runs near it: none"),
     ],
 )
@@ -269,3 +270,51 @@ def test_two_processes_train_one_run():
     before = Path("both/config.yaml").read_bytes()
     assert cli.main(["train", "resume=both", "budget.iterations=3"]) == cli.USER_ERROR
     assert Path("both/config.yaml").read_bytes() == before
+
+
+def test_a_full_gpu_is_one_line():
+    def make_env(config, seed):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has ...")
+
+    with pytest.raises(ConfigError, match="num_envs=4 is too much for the GPU: CUDA out of memory; lower num_envs"):
+        train(config("run_dir=run", "budget.iterations=1"), make_env)
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("name, valid", [("world=gpux", "gpu"), ("world.name=gpux", "did you mean 'gpu'")])
+def test_an_unknown_engine(name, valid, capsys):
+    assert cli.main(["train", *TINY, "budget.iterations=1", name]) == 2
+    assert valid in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_one_line(capsys):
+    pytest.importorskip("mujoco_warp", reason="the GPU engine needs the extra [gpu]")
+    assert cli.main(["train", *TINY, "budget.iterations=1", "world=gpu", "run_dir=run"]) == 2
+    err = capsys.readouterr().err
+    assert "no GPU" in err and "world=cpu" in err and "Traceback" not in err
+    assert not Path("run").exists()
+
+
+def test_training_on_the_gpu_engine(capsys):
+    """On Warp's CPU device; the bundle and the evaluation come from it as from any run."""
+    pytest.importorskip("mujoco_warp", reason="the GPU engine needs the extra [gpu]")
+    words = ["world=gpu", "world.device=cpu", "budget.iterations=2", "run_dir=run"]
+    assert cli.main(["train", *TINY, *words]) == 0
+    rows = Run.open("run").metrics()
+    assert len(rows) == 2 and all(math.isfinite(row["rollout/reward"]) for row in rows)
+    assert cli.main(["train", "resume=run", "budget.iterations=3"]) == 0
+    assert len(Run.open("run").metrics()) == 3
+    assert cli.main(["export", "run=run"]) == 0 and Path("run/bundle").is_dir()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_run_of_a_gpu_is_used_where_there_is_none(caplog):
+    train(config("run_dir=run", "budget.iterations=1"))
+    file = Path("run/config.yaml")
+    file.write_text(file.read_text().replace("name: auto", "name: gpu"))
+    with caplog.at_level("INFO"):
+        trained = Trained.load("run")
+        env = trained.env("train", num_envs=1)
+    assert trained.config.world.name == "gpu" and env.device.type == "cpu"
+    assert "trained on a GPU" in caplog.text
