@@ -90,8 +90,8 @@ def _following(env: Env, world: int, shard: Shard, renderer: SceneRenderer) -> n
 def _pair(env: Env, world: int, shard: Shard, renderer: SceneRenderer) -> np.ndarray:
     """Policy and reference side by side, (H, 2W, 3)."""
     c = env.channels
-    actual = torch.cat([c["joint_pos"][world], c["object_pose"][world]]).numpy()
-    wanted = torch.cat([c["reference_joint_pos"][world, 0], c["reference_object_pose"][world, 0]]).numpy()
+    actual = torch.cat([c["joint_pos"][world], c["object_pose"][world]]).cpu().numpy()
+    wanted = torch.cat([c["reference_joint_pos"][world, 0], c["reference_object_pose"][world, 0]]).cpu().numpy()
     centre = wanted[-7:-4]
     renderer.camera.lookat[:] = 0.5 * (renderer.camera.lookat + [centre[0], centre[1], max(centre[2], 0.08)])
     error = 100.0 * float(np.linalg.norm(actual[-7:-4] - wanted[-7:-4]))
