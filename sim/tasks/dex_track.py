@@ -42,6 +42,7 @@ TARGETS = {
 }
 """What can be randomised."""
 
+
 class DexTrackError(RobolearnError):
     """An impossible configuration of the task."""
 
