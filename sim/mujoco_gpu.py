@@ -151,7 +151,8 @@ class MujocoGpu:
 
     def forward(self, select: Selection | None = None) -> None:
         """Bring the bound fields up to date; of all worlds, since on a GPU that costs no more than some."""
-        self._run("forward", self._forward)
+        if not self._refresh.idle:
+            self._run("forward", self._forward)
 
     def reset(self, select: Selection | None = None) -> None:
         select = Selection.all(self.nworld, self.device) if select is None else select
