@@ -15,6 +15,7 @@ from robolearn.settings import add_json
 
 if TYPE_CHECKING:
     from sim.randomize import Kind
+    from sim.robots import Robot
 
 SUMMARY = "list tasks, robots, objects, algorithms, presets and randomisers"
 
@@ -97,11 +98,17 @@ def _robots() -> list[Entry]:
     for name in list_robots():
         try:
             robot = get_robot(name)
-            text = f"{len(robot.finger_joints)} finger joints, {len(robot.fingertip_sites)} fingertips"
+            text = _parts(robot)
         except AssetNotAvailable as error:
             text = f"not available: {error}"
         found.append({"name": name, "summary": text})
     return found
+
+
+def _parts(robot: Robot) -> str:
+    if robot.palm_site:
+        return f"hand, {len(robot.finger_joints)} finger joints, {len(robot.fingertip_sites)} fingertips"
+    return f"whole robot, {len(robot.joint_names)} joints, {len(robot.foot_sites)} feet"
 
 
 def _objects() -> list[Entry]:

@@ -1,4 +1,4 @@
-"""`robolearn play`: a film of a run's policy, beside the reference it follows."""
+"""`robolearn play`: a film of a run's policy, beside the reference that it follows where there is one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robolearn.settings import MISSING
 if TYPE_CHECKING:
     from robolearn.runs import Run
 
-SUMMARY = "film a run's policy beside the reference (mp4)"
+SUMMARY = "film a run's policy, beside its reference if it follows one (mp4)"
 
 
 @dataclass
@@ -27,9 +27,9 @@ class Options:
     checkpoint: str = "last"
     """last, best, or an iteration."""
     split: str = "heldout"
-    """Clips to show: heldout, heldout_objects or train."""
+    """Clips or commands to show: heldout, train, or heldout_objects of a task with objects."""
     worlds: int = 4
-    """How many clips to show, one below the other."""
+    """How many episodes to show."""
     out: str = ""
     """The mp4; default: policy.mp4 in the run's folder."""
     seed: int = 1000
@@ -63,15 +63,15 @@ def film(options: Options, out: Path) -> tuple[Path, Path | None]:
     Raises:
         RobolearnError: no such run or checkpoint, no way to render, or a file that cannot be written.
     """
+    from robolearn import films
     from robolearn.draws import plot_draws
-    from robolearn.films import film_tracking
     from robolearn.trained import Trained
 
     trained = Trained.load(options.run, options.checkpoint)
     randomize = {**trained.config.task.get("randomize", {}), **options.randomize}
     noisy = any(name.startswith("sensor_") for name, setting in options.randomize.items() if setting is not None)
     env = trained.env(options.split, seed=options.seed, sensor_noise=noisy, randomize=randomize)
-    path = film_tracking(env, trained.controller(), out, worlds=options.worlds)
+    path = films.film(env, trained.controller(), out, worlds=options.worlds)
     title = f"{path.stem}: what {env.num_envs} worlds drew"
     return path, plot_draws(env.task.randomizers.values(), out.with_name(f"{out.stem}.randomization.png"), title=title)
 

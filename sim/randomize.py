@@ -13,6 +13,7 @@ from typing import Any
 
 import mujoco
 
+from robolearn.contract import Channel
 from robolearn.errors import unknown
 from sim.randomizers.base import Randomizer, Timing
 from sim.randomizers.catalog import KINDS, Kind, Request
@@ -20,8 +21,12 @@ from sim.randomizers.draw import DISTRIBUTIONS, Draw
 from sim.randomizers.errors import RandomizeError
 from sim.randomizers.fields import FieldRandomizer
 from sim.randomizers.target import COMMON, Target
+from sim.task import NoiseTerm
 
-__all__ = ["Kind", "RandomizeError", "Target", "available", "loosen", "make_randomizers"]
+__all__ = ["Kind", "RandomizeError", "Target", "available", "loosen", "make_randomizers", "noisy_randomizers"]
+
+SENSOR_RANDOMIZERS = ("sensor_noise", "sensor_bias")
+"""Randomisers that need sensor noise."""
 
 INTERVAL_S = (2.0, 5.0)
 """Seconds between draws at intervals, where nothing else is said."""
@@ -57,6 +62,31 @@ def make_randomizers(
             kind, target = names[name]
             made[name] = kind.build(_request(name, kind, target, setting, sensors or {}))
     return made
+
+
+def noisy_randomizers(
+    settings: Mapping[str, Any],
+    targets: Mapping[str, Target],
+    measured: Sequence[Channel],
+    noise: Mapping[str, NoiseTerm],
+    silent: bool = False,
+) -> tuple[dict[str, Randomizer], bool]:
+    """`make_randomizers` for a task whose sensors can be noisy.
+
+    Args:
+        settings, targets: as there.
+        measured: the task's measured channels.
+        noise: channel → the noise that it has when it has any.
+        silent: leave out the randomisers of sensors, as an evaluation does.
+
+    Returns:
+        The randomisers, and whether one of them needs the noise.
+    """
+    sensors = {c.name: noise[c.name].size(c.shape[-1]) for c in measured if c.name in noise}
+    made = make_randomizers(settings, targets, sensors)
+    if silent:
+        made = {name: randomizer for name, randomizer in made.items() if name not in SENSOR_RANDOMIZERS}
+    return made, any(name in made for name in SENSOR_RANDOMIZERS)
 
 
 def loosen(spec: mujoco.MjSpec, randomizers: Mapping[str, object]) -> None:

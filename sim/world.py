@@ -44,12 +44,14 @@ class Source:
         kind: the kind of named element whose rows are taken: ``joint``, ``body``, ``site`` or ``sensor``.
         names: the elements, in channel order.
         shape: shape of the channel without the batch; None keeps the field's own.
+        part: of joints and sensors, the entries from the first to the second (exclusive); None takes them all.
     """
 
     field: str
     kind: str
     names: tuple[str, ...]
     shape: tuple[int, ...] | None = None
+    part: tuple[int, int] | None = None
 
 
 _JOINT_WIDTHS = {
@@ -73,7 +75,7 @@ def _indices(model: mujoco.MjModel, source: Source) -> list[int]:
             out += range(int(view.adr[0]), int(view.adr[0]) + int(view.dim[0]))
         else:
             out.append(int(view.id))
-    return out
+    return out if source.part is None else out[slice(*source.part)]
 
 
 class _Reader:

@@ -18,7 +18,10 @@ __all__ = ["TaskError", "config_class", "list_tasks", "make_env", "targets"]
 BYTES_PER_WORLD = 20_000
 """A low estimate of what one world takes: its state, channels and observations."""
 
-_TASKS = {"dex_track": ("sim.tasks.dex_track", "DexTrackConfig")}
+_TASKS = {
+    "dex_track": ("sim.tasks.dex_track", "DexTrackConfig"),
+    "g1_walk": ("sim.tasks.g1_walk", "G1WalkConfig"),
+}
 
 
 class TaskError(RobolearnError):
@@ -67,7 +70,7 @@ def make_env(
 
     Args:
         name: one of `list_tasks`.
-        num_envs: worlds, at least 1 (with ``evaluation``, 0 means one for each clip).
+        num_envs: worlds, at least 1 (with ``evaluation``, 0 means one for each clip, or as many as the task likes).
         seed: of every random draw.
         engine: what steps the worlds; the CPU with every core where it is not given.
         split: which of the task's data to use.

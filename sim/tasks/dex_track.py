@@ -14,8 +14,8 @@ from sim.engines import Engine
 from sim.env import Env
 from sim.motions import POSE, MotionLibrary, ReferenceGoal
 from sim.objects import get_object
-from sim.randomize import Target, loosen, make_randomizers
-from sim.robots import Robot, get_robot
+from sim.randomize import Target, loosen, noisy_randomizers
+from sim.robots import Robot, get_hand
 from sim.task import NoiseTerm, ObservationTerm, Randomizer, Task, TerminationTerm
 from sim.tasks.tracking_metrics import TrackingMetrics
 from sim.tasks.tracking_motions import ClipConfig, clips_for
@@ -41,10 +41,6 @@ TARGETS = {
     "hand": Target(bodies=("*",), joints=("*",), but=("world", OBJECT)),
 }
 """What can be randomised."""
-
-SENSOR_RANDOMIZERS = ("sensor_noise", "sensor_bias")
-"""Randomisers that need sensor noise."""
-
 
 class DexTrackError(RobolearnError):
     """An impossible configuration of the task."""
@@ -121,11 +117,12 @@ def make(
         DexTrackError: a setting that cannot work; MotionError, PhysicsError and others name their own.
     """
     _check(config)
-    robot = get_robot(config.robot, side=config.side, base="floating")
+    robot = get_hand(config.robot, side=config.side, base="floating")
     references = clips_for(config.motions, robot, split, config.rate_hz)
     motions = MotionLibrary.from_references(references, robot, config.rate_hz)
     layout, candidates = _fixed(motions, num_envs) if evaluation else _shared(motions, num_envs)
-    randomizers = _randomizers(config, robot, evaluation)
+    silent = evaluation and not config.sensor_noise
+    randomizers, sensing = noisy_randomizers(config.randomize, TARGETS, _measured(robot), _noise(), silent)
     world = make_world(robot, layout, engine, lambda spec: loosen(spec, randomizers))
     _check_joints(world, robot)
     goal = ReferenceGoal(
@@ -138,7 +135,7 @@ def make(
         joint_noise=0.0 if evaluation else config.joint_noise,
         device=world.device,
     )
-    task = declare(config, robot, goal, world, motions, randomizers, evaluation)
+    task = declare(config, robot, goal, world, motions, randomizers, config.sensor_noise or sensing, evaluation)
     return Env(task, world, seed)
 
 
@@ -149,6 +146,7 @@ def declare(
     world: World,
     motions: MotionLibrary,
     randomizers: Mapping[str, Randomizer],
+    noisy: bool,
     evaluation: bool,
 ) -> Task:
     """The task's terms."""
@@ -174,7 +172,7 @@ def declare(
                 tracking.object_lost, {"distance": config.terminate_distance, "angle": config.terminate_angle}
             )
         },
-        noise=_noise() if config.sensor_noise or any(name in randomizers for name in SENSOR_RANDOMIZERS) else {},
+        noise=_noise() if noisy else {},
         randomizers=randomizers,
         command_delay=(config.command_delay[0], config.command_delay[1]),
         derived={**hand_landmarks(robot, world.device), **tracking.DERIVED},
@@ -312,13 +310,3 @@ def _noise() -> dict[str, NoiseTerm]:
         "object_pose": NoiseTerm(noise.pose, {"position": 0.002, "rotation": 0.02}, numbers=6),
         "object_vel": NoiseTerm(noise.gaussian, {"std": 0.02}),
     }
-
-
-def _randomizers(config: DexTrackConfig, robot: Robot, evaluation: bool) -> dict[str, Randomizer]:
-    """What ``randomize`` asks for; in an evaluation ``sensor_noise`` alone decides whether sensors are noisy."""
-    terms = _noise()
-    sensors = {c.name: terms[c.name].size(c.shape[-1]) for c in _measured(robot) if c.name in terms}
-    made: dict[str, Randomizer] = {**make_randomizers(config.randomize, TARGETS, sensors)}
-    if evaluation and not config.sensor_noise:
-        made = {name: randomizer for name, randomizer in made.items() if name not in SENSOR_RANDOMIZERS}
-    return made

@@ -55,3 +55,59 @@ class ResidualTracking:
     def action_for(self, residual: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The action (N, J) that takes the residual (N, J) to ``target`` (N, J) in one step."""
         return (target - self.leak * residual) / self._gain
+
+
+@dataclass
+class JointPositionTargets:
+    """Joint targets around a pose, and a gait clock: command = clamp(default + a·gain, limits).
+
+    The clock is the decoder's own state, so that a robot walks in the time that the policy learnt, with nothing to
+    deliver it.
+
+    Attributes:
+        command: channel of joint targets with limits, (J,).
+        default: (J,) rad, the command of a zero action.
+        scale: (J,) rad per unit of action.
+        controlled: (A,) ids of the joints that the action moves; the others keep their default.
+        clock_hz: gait cycles per second.
+        dt: control step, s.
+    """
+
+    command: Channel
+    default: torch.Tensor
+    scale: torch.Tensor
+    controlled: tuple[int, ...]
+    clock_hz: float
+    dt: float
+    num_actions: int = field(init=False)
+    state: tuple[Channel, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_actions = len(self.controlled)
+        names = tuple(self.command.elements[j] for j in self.controlled)
+        self.state = (
+            Channel("last_action", (self.num_actions,), "1", elements=names),
+            Channel("action_change", (self.num_actions,), "1", elements=names),
+            Channel("gait_phase", (1,), "cycle"),
+        )
+        self._gain = torch.diag(self.scale)[list(self.controlled)]
+        self._lower = torch.as_tensor(self.command.lower, dtype=torch.float32, device=self.default.device)
+        self._upper = torch.as_tensor(self.command.upper, dtype=torch.float32, device=self.default.device)
+
+    def decode(self, c: Channels, action: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Command (N, J) and next state, the phase in [0, 1)."""
+        phase = c["gait_phase"] + self.clock_hz * self.dt
+        state = {
+            "last_action": action,
+            "action_change": action - c["last_action"],
+            "gait_phase": phase - torch.floor(phase),
+        }
+        return self.target(action), state
+
+    def target(self, action: torch.Tensor) -> torch.Tensor:
+        """The command (N, J) of an action (N, A)."""
+        return torch.clamp(self.default + action @ self._gain, self._lower, self._upper)
+
+    def action_for(self, target: torch.Tensor) -> torch.Tensor:
+        """The action (N, A) whose command is ``target`` (N, J), where that can be reached."""
+        return ((target - self.default) / self.scale)[:, list(self.controlled)]

@@ -17,3 +17,9 @@ def pose(value: torch.Tensor, noise: torch.Tensor, position: float, rotation: fl
     vector."""
     turned = quat_multiply(quat_from_rotvec(rotation * noise[..., 3:]), value[..., 3:])
     return torch.cat([value[..., :3] + position * noise[..., :3], turned], dim=-1)
+
+
+def rotation(value: torch.Tensor, generator: torch.Generator, std: float) -> torch.Tensor:
+    """Noise on orientations (N, 4): ``std`` rad on each component of a rotation vector in the body's frame."""
+    turn = std * torch.randn(*value.shape[:-1], 3, generator=generator, device=value.device)
+    return quat_multiply(value, quat_from_rotvec(turn))
