@@ -183,7 +183,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "size",
-        "free",
+        "whole",
         "every length, at constant density: mass ∝ s³",
         "m",
         (0.9, 1.1),

@@ -21,7 +21,8 @@ class Target:
         bodies: their geoms are meant too, unless ``geoms`` are given.
         geoms, joints, actuators, cameras, lights: likewise; a joint stands for its degrees of freedom.
         but: names that are left out of all of them.
-        free: ``bodies`` is one body on a free joint: it can be kicked, and scaled as a whole.
+        free: ``bodies`` is one body on a free joint: it can be kicked.
+        whole: ``bodies`` is one body with nothing attached to it: it can be scaled.
     """
 
     bodies: tuple[str, ...] = ()
@@ -32,11 +33,10 @@ class Target:
     lights: tuple[str, ...] = ()
     but: tuple[str, ...] = ()
     free: bool = False
+    whole: bool = False
 
     def offers(self, kind: str) -> bool:
-        """Whether it has what a randomiser needs: a plural from above, ``body`` (a single one) or ``free``."""
-        if kind == "free":
-            return self.free
+        """Whether it has what a randomiser needs: a plural from above, ``body`` (a single one), ``free``, ``whole``."""
         if kind == "body":
             return len(self.bodies) == 1 and not set("*?[") & set(self.bodies[0])
         if kind == "geoms":

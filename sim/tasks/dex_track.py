@@ -37,7 +37,7 @@ OBJECT_COORDINATES = 7
 """Position and quaternion of the object's free joint."""
 
 TARGETS = {
-    "object": Target(bodies=(OBJECT,), free=True),
+    "object": Target(bodies=(OBJECT,), free=True, whole=True),
     "hand": Target(bodies=("*",), joints=("*",), but=("world", OBJECT)),
 }
 """What can be randomised."""

@@ -261,7 +261,7 @@ def _noise() -> dict[str, NoiseTerm]:
     return {
         "joint_pos": NoiseTerm(noise.gaussian, {"std": 0.01}),
         "joint_vel": NoiseTerm(noise.gaussian, {"std": 0.5}),
-        "imu_orientation": NoiseTerm(noise.rotation, {"std": 0.02}),
+        "imu_orientation": NoiseTerm(noise.rotation, {"std": 0.02}, numbers=3),
         "imu_ang_vel": NoiseTerm(noise.gaussian, {"std": 0.1}),
     }
 

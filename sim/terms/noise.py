@@ -19,7 +19,7 @@ def pose(value: torch.Tensor, noise: torch.Tensor, position: float, rotation: fl
     return torch.cat([value[..., :3] + position * noise[..., :3], turned], dim=-1)
 
 
-def rotation(value: torch.Tensor, generator: torch.Generator, std: float) -> torch.Tensor:
-    """Noise on orientations (N, 4): ``std`` rad on each component of a rotation vector in the body's frame."""
-    turn = std * torch.randn(*value.shape[:-1], 3, generator=generator, device=value.device)
-    return quat_multiply(value, quat_from_rotvec(turn))
+def rotation(value: torch.Tensor, noise: torch.Tensor, std: float) -> torch.Tensor:
+    """Noise (..., 3) on orientations (..., 4): ``std`` rad on each component of a rotation vector in the body's
+    frame."""
+    return quat_multiply(value, quat_from_rotvec(std * noise))

@@ -20,7 +20,7 @@ from sim.world import Shard, Source, World
 N = 6
 ALL = Selection.all(N)
 TARGETS = {
-    "object": Target(bodies=("object",), free=True),
+    "object": Target(bodies=("object",), free=True, whole=True),
     "arm": Target(bodies=("arm", "hand"), joints=("shoulder", "elbow")),
 }
 NAMES = sorted(available(TARGETS))

@@ -12,9 +12,12 @@ import torch
 
 from robolearn.errors import RobolearnError
 from robolearn.judge import judge, zero_action
+from sim.camera import BatchCameras
 from sim.env import Env
 from sim.mujoco_cpu import MujocoCpu
-from sim.randomize import RandomizeError, Target, make_randomizers
+from sim.opengl import RenderError
+from sim.randomize import RandomizeError, Target, available, make_randomizers
+from sim.tasks import list_tasks, targets
 from sim.world import Shard, World
 from tests.sim.randomize_scene import ALL, N, generator, masked, one, world
 
@@ -196,6 +199,50 @@ def test_an_evaluation_has_noise_only_where_it_is_asked_for(small: Small):
     quiet, noisy = small(0, **settings), small(0, sensor_noise=True, **settings)
     assert list(quiet.task.randomizers) == ["gravity"] and not quiet.task.noise
     assert list(noisy.task.randomizers) == ["sensor_bias", "gravity"] and noisy.task.noise
+
+
+@pytest.mark.parametrize("task", list_tasks())
+def test_every_name_of_every_task_works_with_its_typical_range(small: Small, task: str):
+    settings = {name: {} for name in available(targets(task))}
+    if task == "g1_walk":  # whose motors damp, not its joints
+        settings["robot_damping"] = {"operation": "add", "range": [0.0, 0.1]}
+    env = small(4, task=task, randomize=settings)
+    assert list(env.task.randomizers) == list(settings)
+    for action in actions(env, 12, 0.1):
+        step = env.step(action)
+        assert all(torch.isfinite(value).all() for value in (*step.obs.values(), step.reward))
+    assert env.diverged == 0
+
+
+SEEN = (
+    *("camera_position", "camera_rotation", "camera_fovy", "light_direction", "light_diffuse"),
+    *("object_color", "object_size"),
+)
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_cameras_see_what_was_randomised(small: Small, name: str):
+    """As those of a plain model that was given the same numbers; from all worlds differently."""
+    env = small(4, randomize={name: {}}, **WHOLE)
+    env.task.goal._num_candidates.fill_(1)  # the same start everywhere
+    env.reset()
+    try:
+        cameras = BatchCameras(env.world, ("front",), 48, 48, threads=1)
+    except RenderError as error:
+        pytest.skip(f"this machine cannot render: {error}")
+    with cameras:
+        pictures = cameras.render().rgb.clone()
+    for i, shard in ((0, env.world.shards[0]), (3, env.world.shards[1])):
+        own = copy.copy(shard.physics.model)
+        env.world.write_model(i, own)
+        shown = []
+        for m in (own, shard.physics.model):
+            engine = MujocoCpu(m, 1, 1)
+            engine.bind("qpos")[0] = shard.physics.bind("qpos")[i - shard.start]
+            with BatchCameras(engine, ("front",), 48, 48, threads=1) as plain:
+                shown.append(plain.render().rgb[0].clone())
+        assert torch.equal(pictures[i], shown[0]) and not torch.equal(pictures[i], shown[1])
+    assert not torch.equal(pictures[0], pictures[1])
 
 
 EVERYTHING = {
