@@ -46,19 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """The verb: writes the film, and what was randomised in it; prints their paths."""
     options = settings.parse(Options, args.settings)
-    path, drawn = film(options, Path(options.out) if options.out else Path(options.run) / "policy.mp4")
+    path = film(options, Path(options.out) if options.out else Path(options.run) / "policy.mp4")
+    drawn = draws_beside(path)
     if args.json:
-        print(json_line({"video": str(path), "randomization": drawn and str(drawn)}))
+        print(json_line({"video": str(path), "randomization": str(drawn) if drawn.exists() else None}))
     else:
-        print(path, *([drawn] if drawn else []), sep="\n")
+        print(path, *([drawn] if drawn.exists() else []), sep="\n")
     return 0
 
 
-def film(options: Options, out: Path) -> tuple[Path, Path | None]:
-    """Write the film that ``options`` describe to ``out``, and beside it what its worlds drew.
+def draws_beside(video: Path) -> Path:
+    """Where the picture of what a film's worlds drew stands, if anything was randomised."""
+    return video.with_name(f"{video.stem}.randomization.png")
 
-    Returns:
-        The film, and the PNG of the draws; None where nothing was randomised.
+
+def film(options: Options, out: Path) -> Path:
+    """Write the film that ``options`` describe to ``out``, and `draws_beside` it.
 
     Raises:
         RobolearnError: no such run or checkpoint, no way to render, or a file that cannot be written.
@@ -72,8 +75,9 @@ def film(options: Options, out: Path) -> tuple[Path, Path | None]:
     noisy = any(name.startswith("sensor_") for name, setting in options.randomize.items() if setting is not None)
     env = trained.env(options.split, seed=options.seed, sensor_noise=noisy, randomize=randomize)
     path = films.film(env, trained.controller(), out, worlds=options.worlds)
-    title = f"{path.stem}: what {env.num_envs} worlds drew"
-    return path, plot_draws(env.task.randomizers.values(), out.with_name(f"{out.stem}.randomization.png"), title=title)
+    draws_beside(out).unlink(missing_ok=True)
+    plot_draws(env.task.randomizers.values(), draws_beside(out), title=f"{out.stem}: what {env.num_envs} worlds drew")
+    return path
 
 
 def render_run(run: Run, out: Path) -> Path | None:
@@ -81,7 +85,7 @@ def render_run(run: Run, out: Path) -> Path | None:
     from sim.opengl import RenderError
 
     try:
-        return film(Options(run=str(run.path)), out)[0]
+        return film(Options(run=str(run.path)), out)
     except RenderError as error:
         print(f"no video: {error}", file=sys.stderr)
         return None

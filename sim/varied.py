@@ -31,27 +31,20 @@ class Edit:
     Attributes:
         operation: ``set`` to the value, ``turn`` vectors or quaternions by a rotation vector (rad, in the frame that
             they are given in), ``scale`` by the value, or ``add`` it.
-        rows: for each shard, (R,) which rows of the field.
-        values: (N, 1 or R, 1 or the columns' number) what is in force; read whenever the field is made anew.
+        rows: for each shard, (I,) ids of the rows that are changed.
+        values: (N, 1 or I, 1 or the columns' number) what is in force; read whenever the field is made anew.
         columns: first and last (exclusive) column of a field with vectors in its rows; None for all.
         power: ``scale`` by this power of the value.
     """
 
     operation: str
-    rows: tuple[torch.Tensor, ...]
+    rows: tuple[np.ndarray, ...]
     values: torch.Tensor
     columns: tuple[int, int] | None = None
     power: int = 1
 
-    def apply(self, part: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Change rows (K, R, C), given the values of their worlds."""
-        if self.columns is None:
-            return self._changed(part, values)
-        part, columns = part.clone(), slice(*self.columns)
-        part[..., columns] = self._changed(part[..., columns], values)
-        return part
-
-    def _changed(self, old: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def changed(self, old: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Rows (K, R, columns), changed by the values (K, 1 or R, ...) of their worlds."""
         if self.operation == "scale":
             return old * values**self.power
         if self.operation == "add":
@@ -62,6 +55,26 @@ class Edit:
         if old.shape[-1] == 4:
             return quat_multiply(turn, old)
         return (quat_to_matrix(turn) @ old.unsqueeze(-1)).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an edit applies in one shard, in a form that a GPU can use without the host looking at it.
+
+    Attributes:
+        mask: (R, 1) bool, the rows that are changed.
+        items: (R,) which of an edit's items each row takes; any for rows that are not changed.
+    """
+
+    mask: torch.Tensor
+    items: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: np.ndarray, count: int, device: torch.device) -> _Place:
+        mask, items = np.zeros((count, 1), dtype=bool), np.zeros(count, dtype=np.int64)
+        mask[rows] = True
+        items[rows] = np.arange(len(rows))
+        return cls(torch.from_numpy(mask).to(device), torch.from_numpy(items).to(device))
 
 
 class VariedField:
@@ -85,12 +98,13 @@ class VariedField:
             .to(shard.physics.device)
             for shard in shards
         ]
-        self._edits: list[Edit] = []
+        self._edits: list[tuple[Edit, list[_Place]]] = []
 
     def add(self, edit: Edit) -> None:
         """Register a change; `refresh` makes it felt."""
-        self._edits.append(edit)
-        self._edits.sort(key=lambda e: OPERATIONS.index(e.operation))
+        bases = zip(edit.rows, self._base, strict=True)
+        self._edits.append((edit, [_Place.of(rows, len(base), base.device) for rows, base in bases]))
+        self._edits.sort(key=lambda entry: OPERATIONS.index(entry[0].operation))
 
     def refresh(self, parts: Iterable[tuple[int, Selection]]) -> None:
         """Make the field of some worlds anew.
@@ -101,10 +115,12 @@ class VariedField:
         for s, local in parts:
             worlds = self._shards[s].rows
             new = self._base[s].expand(len(local), *self._base[s].shape).clone()
-            for edit in self._edits:
-                rows = edit.rows[s]
-                changed = edit.apply(new.index_select(1, rows), edit.values[worlds].index_select(0, local.ids))
-                new.index_copy_(1, rows, changed)
+            for edit, places in self._edits:
+                values = edit.values[worlds].index_select(0, local.ids)
+                if values.shape[1] > 1:
+                    values = values.index_select(1, places[s].items)
+                part = new if edit.columns is None else new[..., slice(*edit.columns)]
+                part.copy_(torch.where(places[s].mask, edit.changed(part, values), part))
             local.write(self._live[s], new)
 
     def write_to(self, model: mujoco.MjModel, world: int) -> None:

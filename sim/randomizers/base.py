@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Randomizer(ABC):
         self.name, self.draw, self.timing, self.unit = name, draw, timing, unit
         self.drawn = torch.zeros(0, 1, draw.width, dtype=torch.float64)
         self.factor = torch.zeros(0, 0)
-        self._world: World | None = None
+        self._world: weakref.ref[World] | None = None  # weak: a task can be copied, worlds cannot
         self._left = torch.zeros(0, dtype=torch.float64)
 
     @property
@@ -68,14 +69,14 @@ class Randomizer(ABC):
             RandomizeError: there is nothing to vary, or a draw would have no effect.
             PhysicsError: the engine cannot vary it between worlds.
         """
-        if self._world is world:
+        if self._world is not None and self._world() is world:
             return
         n = world.num_worlds
         items = self._look_up(world)
         self.drawn = torch.full((n, items, self.draw.width), torch.nan, dtype=torch.float64, device=world.device)
         self._left = torch.zeros(n, dtype=torch.float64, device=world.device)
         self.factor = self._make_factor(world)
-        self._world = world
+        self._world = weakref.ref(world)
 
     def apply(self, world: World, select: Selection, generator: torch.Generator) -> None:
         """Draw for the selected worlds, whose episodes begin."""

@@ -55,7 +55,7 @@ class FieldRandomizer(Randomizer):
         super().__init__(name, draw, timing, unit)
         self.changes, self.target = tuple(changes), target
         self.each, self.derive, self.privileged = each, derive, privileged
-        self._rows: list[tuple[torch.Tensor, ...]] = []
+        self._rows: list[tuple[np.ndarray, ...]] = []
         self._in_force = False
 
     @property
@@ -72,7 +72,7 @@ class FieldRandomizer(Randomizer):
         self._rows = []
         for change in self.changes:
             rows = [self._rows_in(shard.physics.model, change) for shard in world.shards]
-            self._rows.append(tuple(torch.as_tensor(r, device=world.device) for r in rows))
+            self._rows.append(tuple(rows))
         self._check_effect(world)
         for field in self.fields:
             world.vary(field)
@@ -102,7 +102,7 @@ class FieldRandomizer(Randomizer):
         for s, shard in enumerate(world.shards):
             for change, rows in zip(self.changes, self._rows, strict=True):
                 values = model_value(shard.physics.model, change.field)
-                values = values.reshape(1 if self.target is None else len(values), -1)[rows[s].cpu().numpy()]
+                values = values.reshape(1 if self.target is None else len(values), -1)[rows[s]]
                 columns = slice(None) if change.columns is None else slice(*change.columns)
                 if change.operation not in ("scale", "turn") or values[:, columns].any():
                     break

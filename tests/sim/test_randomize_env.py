@@ -287,6 +287,14 @@ def test_one_seed_is_one_run_with_everything_randomised(small: Small):
     assert not torch.equal(x.obs["policy"], z.obs["policy"])
 
 
+def test_a_task_can_be_copied_without_its_worlds(small: Small):
+    """As an export does, which leaves the worlds behind."""
+    env = small(3, randomize=EVERYTHING)
+    copied = copy.deepcopy(env.task)
+    for name, randomizer in env.task.randomizers.items():
+        assert torch.equal(copied.randomizers[name].factor, randomizer.factor)
+
+
 def test_an_environment_that_was_judged_can_be_used_on(small: Small):
     """Judging runs in inference mode; what it leaves behind must still be writable."""
     env = small(3, randomize=EVERYTHING, evaluation=True, sensor_noise=True)
