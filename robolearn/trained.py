@@ -53,7 +53,7 @@ class Trained:
         Args:
             path: the run's folder.
             checkpoint: last, best, or an iteration.
-            engine: what steps worlds; the policy is where they are. The run's own, where it is not given and can be had.
+            engine: what steps worlds; the policy is where they are. By default the run's own, where it can be had.
 
         Raises:
             RobolearnError: not a run, no such checkpoint, or one that does not fit the run's configuration.
