@@ -39,7 +39,6 @@ class Passes:
         self._mlps: dict[str, MLP | Workspace] = {g: Workspace(mlps[g], rows) if lean else mlps[g] for g in GROUPS}
         self._head = compiled(self._run_head, config.compile)
         self._cell = compiled(self._run_cell, config.compile)
-        self._sequence = compiled(self._run_sequence, config.compile)
 
     def head(self, group: str, x: torch.Tensor) -> torch.Tensor:
         """Outputs (B, A) or (B, 1) of the MLP of ``group`` for normalised observations or hidden states (B, d)."""
@@ -56,8 +55,12 @@ class Passes:
         return self._cell(self.network.memory[group], x, h)
 
     def sequence(self, group: str, x: torch.Tensor, h: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        """Hidden states (T, B, H) after each of T steps; see `GRU.sequence`."""
-        return self._sequence(self.network.memory[group], x, h, keep)
+        """Hidden states (T, B, H) after each of T steps; see `GRU.sequence`.
+
+        Never compiled: a compiler writes its steps out one after the other, and takes minutes for them.
+        """
+        with self._autocast():
+            return self.network.memory[group].sequence(x, h, keep)
 
     def minibatch(self, group: str, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Outputs (B, A) or (B, 1) of the network of ``group`` for a minibatch of `Rollout.shuffle`."""
@@ -76,10 +79,6 @@ class Passes:
     def _run_cell(self, gru: GRU, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         with self._autocast():
             return gru(x, h)
-
-    def _run_sequence(self, gru: GRU, x: torch.Tensor, h: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        with self._autocast():
-            return gru.sequence(x, h, keep)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         # Casts of weights are not kept for later: weights change in place, and a CUDA graph could not see into a cache.
@@ -100,7 +99,8 @@ def compiled(function: F, how: str) -> F:
         return function
     from torch._dynamo.exc import TorchDynamoException
 
-    fast = torch.compile(function, mode="max-autotune-no-cudagraphs" if how == "max" else None)
+    # Batches come in many sizes, for each of which something would be compiled otherwise.
+    fast = torch.compile(function, dynamic=True, mode="max-autotune-no-cudagraphs" if how == "max" else None)
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:

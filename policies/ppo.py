@@ -182,7 +182,7 @@ class PPO:
         env.check()
         if not self._watch:
             r.clear_final()
-            check_rollout(r, self.obs, self.tally.terms())
+            check_rollout(r, step.obs, self.tally.terms())
         # The constant of the Gaussian is dropped here and in the loss.
         torch.sum(r.noise.square(), -1, out=r.log_prob).mul_(-0.5).sub_(net.log_std.sum())
         return self.tally.metrics()

@@ -70,16 +70,16 @@ class Tally:
         ``/`` stay as they are.
         """
         means = torch.stack([value.mean() for value in self.sums.values()])
-        logs = {name: total for name, (total, _) in self.logs.items() if isinstance(total, torch.Tensor)}
+        logs = {f"log/{name}": total for name, (total, _) in self.logs.items() if isinstance(total, torch.Tensor)}
         tables = {f"results/{i}": table for i, table in enumerate(self.results.values())}
-        found = fetch({**{f"log/{n}": v.to(means.device) for n, v in logs.items()}, **tables, "means": means})
+        found = fetch({**{name: total.to(means.device) for name, total in logs.items()}, **tables, "means": means})
         metrics = {}
-        for name, (total, count) in self.logs.items():
-            metrics[name] = (found[f"log/{name}"][0] if name in logs else float(total)) / count
+        for name, (total, times) in self.logs.items():
+            metrics[name] = (found[f"log/{name}"][0] if f"log/{name}" in logs else float(total)) / times
         metrics |= {name: mean / self.steps for name, mean in zip(self.sums, found["means"], strict=True)}
         for i, names in enumerate(self.results):
-            table = found[f"results/{i}"]
-            for name, total, count in zip(names, table[: len(names)], table[len(names) :], strict=True):
+            sums, counts = found[f"results/{i}"][: len(names)], found[f"results/{i}"][len(names) :]
+            for name, value, count in zip(names, sums, counts, strict=True):
                 if count:
-                    metrics[name if "/" in name else f"episode/{name}"] = total / count
+                    metrics[name if "/" in name else f"episode/{name}"] = value / count
         return metrics

@@ -96,7 +96,8 @@ class Update:
         rows = [found["history"][k * columns : (k + 1) * columns] for k in range(len(batches))]
         for row in rows:
             _check(row, where)
-        metrics = {name: sum(column) / len(rows) for name, column in zip(STATISTICS, zip(*rows, strict=True))}
+        means = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+        metrics = dict(zip(STATISTICS, means, strict=False))  # the gradients' norms are no metrics
         return metrics | {name: found[name][0] for name in ("policy/lr", "policy/std")}
 
     def minibatch(self, batch: Batch, extra: Extra | None = None) -> None:

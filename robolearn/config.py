@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any
 
+from robolearn.devices import check_name
 from robolearn.errors import RobolearnError, unknown
 from robolearn.settings import SettingError, apply, explain, flatten, open_names, refuse_unknown
 
@@ -92,8 +93,9 @@ class TrainConfig:
     """Of every random draw: one seed gives one run."""
     num_envs: int = 512
     """Worlds stepped together, of each process."""
-    device: str = "cpu"
-    """Where the learner computes."""
+    device: str = "auto"
+    """Where the learner computes: auto (where the worlds are), cpu, cuda or cuda:<number>; under torchrun, cuda gives
+    each process its own GPU."""
     threads: int = 0
     """Threads of the learner; 0 uses every core."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -245,6 +247,7 @@ def _check(config: TrainConfig) -> None:
     }.items():
         if value < 0:
             raise ConfigError(f"{name} must be 0 or more, got {value}")
+    check_name(config.device)
     config.world.engine()
     algorithm(str(config.algo.get("name")))[1](**{k: v for k, v in config.algo.items() if k != "name"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -53,7 +53,7 @@ class Trained:
         Args:
             path: the run's folder.
             checkpoint: last, best, or an iteration.
-            engine: what steps worlds; the policy is where they are. The run's own, where it is not given and can be had.
+            engine: what steps worlds; the policy is where they are. By default the run's own, where it can be had.
 
         Raises:
             RobolearnError: not a run, no such checkpoint, or one that does not fit the run's configuration.
@@ -93,9 +93,9 @@ def policy_controller(learner: PPO) -> Controller:
 
 
 def learner_for(config: TrainConfig, env: Env) -> PPO:
-    """A fresh learner of ``config``, which fits any environment of its task."""
-    sized = _Sizes(env.observation_dims, env.num_actions, config.num_envs)
-    learner = make_learner(config, sized)
+    """A fresh learner of ``config`` on the device of ``env``, which fits any environment of its task."""
+    sized = _Sizes(env.observation_dims, env.num_actions, config.num_envs, env.device)
+    learner = make_learner(replace(config, device="auto"), sized)
     assert isinstance(learner, PPO)
     return learner
 
@@ -131,3 +131,4 @@ class _Sizes:
     observation_dims: Mapping[str, int]
     num_actions: int
     num_envs: int
+    device: torch.device

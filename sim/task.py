@@ -218,11 +218,12 @@ class Task:
         """
         terms, policy = ([*self.observations[name].values()] for name in (group, "policy"))
         if terms[: len(policy)] != policy:
-            return _concatenated(c, terms)
-        shared = c.once(self.observations["policy"], _concatenated, {"terms": policy})
+            return concatenated(c, terms)
+        shared = c.once(self.observations["policy"], concatenated, {"terms": policy})
         rest = terms[len(policy) :]
-        return torch.cat([shared, _concatenated(c, rest)], dim=-1) if rest else shared
+        return torch.cat([shared, concatenated(c, rest)], dim=-1) if rest else shared
 
 
-def _concatenated(c: Channels, terms: Sequence[ObservationTerm]) -> torch.Tensor:
+def concatenated(c: Channels, terms: Sequence[ObservationTerm]) -> torch.Tensor:
+    """Terms side by side, (N, d)."""
     return torch.cat([c.once(term, term.func, term.params) for term in terms], dim=-1)
