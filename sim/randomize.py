@@ -16,10 +16,11 @@ import mujoco
 from robolearn.contract import Channel
 from robolearn.errors import unknown
 from sim.randomizers.base import Randomizer, Timing
-from sim.randomizers.catalog import KINDS, Kind, Request
+from sim.randomizers.catalog import KINDS
 from sim.randomizers.draw import DISTRIBUTIONS, Draw
 from sim.randomizers.errors import RandomizeError
 from sim.randomizers.fields import FieldRandomizer
+from sim.randomizers.kind import Kind, Request
 from sim.randomizers.target import COMMON, Target
 from sim.task import NoiseTerm
 
@@ -35,7 +36,7 @@ INTERVAL_S = (2.0, 5.0)
 def available(targets: Mapping[str, Target]) -> dict[str, tuple[Kind, Target | None]]:
     """Names that a task with these targets accepts → what they stand for."""
     found: dict[str, tuple[Kind, Target | None]] = {}
-    for name, target in {**targets, **COMMON}.items():
+    for name, target in {**targets, **{name: COMMON[name] for name in COMMON if name not in targets}}.items():
         found |= {f"{name}_{kind.name}": (kind, target) for kind in KINDS if kind.needs and target.offers(kind.needs)}
     return found | {kind.name: (kind, None) for kind in KINDS if not kind.needs}
 

@@ -17,7 +17,8 @@ from robolearn.draws import plot_draws
 from robolearn.train import train
 from robolearn.trained import Trained
 from sim.opengl import RenderError
-from sim.randomizers.catalog import KINDS, Kind
+from sim.randomizers.catalog import KINDS
+from sim.randomizers.kind import Kind
 from sim.video import SceneRenderer
 
 PAGE = Path(__file__).parents[2] / "docs" / "randomization.md"
