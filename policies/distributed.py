@@ -12,13 +12,17 @@ import torch
 import torch.distributed as dist
 
 
-def init_from_env(backend: str = "gloo") -> tuple[int, int]:
+def init_from_env() -> tuple[int, int]:
     """Join the process group that ``torchrun`` describes in the environment; return ``(rank, world_size)``.
 
-    Outside ``torchrun`` (no ``WORLD_SIZE``, or 1) nothing is started and the answer is ``(0, 1)``.
+    Tensors on a GPU are averaged by NCCL, others by gloo. Where there are GPUs, this process's current one becomes that
+    with its local rank. Outside ``torchrun`` (no ``WORLD_SIZE``, or 1) nothing is started and the answer is ``(0, 1)``.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group(backend)
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() and dist.is_nccl_available() else 0
+        if gpus:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % gpus)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     return rank(), world_size()
 
 

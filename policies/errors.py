@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from robolearn.errors import RobolearnError
@@ -25,7 +27,7 @@ def check_finite(name: str, value: torch.Tensor, where: str = "") -> None:
     A finite sum means finite elements, so the good case costs one pass; the exact count is taken only when
     the sum is not finite.
     """
-    if torch.isfinite(value.sum()):
+    if math.isfinite(float(value.sum())):
         return
     bad = ~torch.isfinite(value)
     count = int(bad.sum())

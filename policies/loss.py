@@ -15,6 +15,9 @@ STATISTICS = tuple(f"loss/{name}" for name in ("surrogate", "value", "entropy", 
 STATISTICS += ("policy/kl", "policy/clip_fraction")
 """What `ppo_loss` reports beside the loss, in this order."""
 
+LOSS_COLUMNS = ("action", "mean", "log_prob", "advantage", "target", "value")
+"""What `ppo_loss` reads of a minibatch."""
+
 
 @dataclass
 class Minibatch:
@@ -50,8 +53,8 @@ def ppo_loss(
 
     Args:
         config: clip ranges and weights.
-        batch: of the rollout: ``action``, ``mean`` (B, A), ``log_prob`` (without the Gaussian's constant),
-            ``advantage``, ``target``, ``value`` (B,).
+        batch: `LOSS_COLUMNS` of the rollout: ``action``, ``mean`` (B, A), ``log_prob`` (without the Gaussian's
+            constant), ``advantage``, ``target``, ``value`` (B,).
         mean: means of the policy now (B, A).
         value: values now (B,).
         log_std: log standard deviation now (A,).
@@ -100,7 +103,7 @@ def standardize_(x: torch.Tensor) -> torch.Tensor:
     if world_size() == 1:
         std, mean = torch.std_mean(x)
     else:
-        n, first, second = sum_over_ranks_(torch.stack((x.new_tensor(x.numel()), x.sum(), x.square().sum())))
+        n, first, second = sum_over_ranks_(torch.stack((x.new_full((), x.numel()), x.sum(), x.square().sum())))
         mean = first / n
         std = (second / n - mean * mean).clamp(min=0.0).mul(n / (n - 1)).sqrt()
     return x.sub_(mean).div_(std + 1e-8)

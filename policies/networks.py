@@ -50,8 +50,16 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``x`` (…, inputs) to (…, outputs)."""
+        return self.output(self.hidden(x))
+
+    def hidden(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``x`` (…, inputs) to the activations before the last layer."""
         for layer in self.layers[:-1]:
             x = activate_(layer(x), self.activation)
+        return x
+
+    def output(self, x: torch.Tensor) -> torch.Tensor:
+        """The last layer: activations to outputs."""
         return self.layers[-1](x)
 
 
@@ -93,7 +101,8 @@ class GRU(nn.Module):
 
     def _cell(self, gates: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         H = self.hidden
-        state = self.state(h)
+        # Products may come in a lower precision; the state itself keeps its own.
+        gates, state = gates.to(h.dtype), self.state(h).to(h.dtype)
         rz = torch.sigmoid(gates[:, : 2 * H] + state[:, : 2 * H])
         n = torch.tanh(gates[:, 2 * H :] + rz[:, :H] * state[:, 2 * H :])
         return torch.lerp(n, h, rz[:, H:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -33,6 +35,8 @@ class RunningNorm(nn.Module):
         self.register_buffer("var", torch.ones(size))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("scale", torch.full((size,), 1.0 / (1.0 + eps)))
+        self._begun = False
+        """Known to have seen data; `count` says so too, but on a GPU the host would have to wait for it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``x`` (…, d)."""
@@ -56,8 +60,10 @@ class RunningNorm(nn.Module):
         """
         if not self.training:
             return
+        self._begun = self._begun or bool(self.count > 0)
         # The first batch has no mean to be taken about yet: double precision instead.
-        d = ((x.double() if self.count == 0 else x) - self.mean).reshape(-1, x.shape[-1])
+        d = ((x if self._begun else x.double()) - self.mean).reshape(-1, x.shape[-1])
+        self._begun = True
         total = d.new_full((1,), float(d.shape[0]))
         sums = sum_over_ranks_(torch.cat((total, d.sum(0), d.mul_(d).sum(0))).double())
         n, first, second = sums[0], sums[1 : 1 + d.shape[1]], sums[1 + d.shape[1] :]
@@ -70,3 +76,7 @@ class RunningNorm(nn.Module):
         self.mean.add_((rate * shift).to(self.mean.dtype))
         self.count.copy_(new)
         self.scale.copy_(1.0 / (self.var.sqrt() + self.eps))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._begun = False

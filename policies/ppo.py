@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -10,14 +9,19 @@ from typing import Any
 
 import torch
 
-from policies.distributed import copy_from_first_rank_, mean_over_ranks_, rank
-from policies.errors import NonFiniteError, PolicyStateError, check_finite
-from policies.fused import Workspace
-from policies.loss import STATISTICS, Minibatch, ppo_loss, standardize_
+from policies.checks import check_reward, check_rollout
+from policies.distributed import copy_from_first_rank_, rank
+from policies.errors import PolicyStateError, check_finite
+from policies.estimate import estimate
+from policies.loss import STATISTICS, Minibatch, standardize_
+from policies.moved import Moved
 from policies.networks import ActorCritic, Player, PolicyModule
 from policies.optim import FlatAdam
+from policies.passes import Passes
 from policies.ppo_config import PPOConfig
-from policies.rollout import GROUPS, EnvLike, Rollout, StepLike, Tally, gae
+from policies.rollout import GROUPS, EnvLike, Rollout, StepLike
+from policies.tally import Tally
+from policies.update import Update
 from robolearn.threads import one_thread
 
 __all__ = ["PPO", "Minibatch", "PPOConfig"]
@@ -36,6 +40,8 @@ class PPO:
       are averaged over ranks, so parameters stay identical. Join the group first
       (`policies.distributed.init_from_env`).
     * All random numbers come from `generator`.
+    * On a GPU the host only hands out work: it waits for the device three times an iteration (for what the
+      rollout was like, for its metrics, for those of the update), and for the environment's own check.
 
     Args:
         observation_dims: ``{"policy": d, "critic": d}``.
@@ -67,7 +73,8 @@ class PPO:
     ) -> None:
         c = self.config = config if config is not None else PPOConfig()
         self.dims = {g: int(observation_dims[g]) for g in GROUPS}
-        self.num_actions, self.num_envs, self.device = num_actions, num_envs, torch.device(device)
+        self.num_actions, self.num_envs = num_actions, num_envs
+        self.device = torch.empty(0, device=device).device  # with its number
         units = num_envs if c.network == "gru" else num_envs * c.num_steps
         c._require("minibatches", c.minibatches <= units, f"at most {units} with {num_envs} worlds")
         self.network = ActorCritic(
@@ -82,18 +89,14 @@ class PPO:
             obs_clip=c.obs_clip,
             generator=torch.Generator().manual_seed(seed),
         ).to(self.device)
-        self.optimizer = FlatAdam(
-            (self.network.actor_parameters(), self.network.critic_parameters()), c.lr, extra=len(STATISTICS)
-        )
+        parameters = (self.network.actor_parameters(), self.network.critic_parameters())
+        self.optimizer = FlatAdam(parameters, c.lr, c.max_grad_norm, extra=len(STATISTICS))
         copy_from_first_rank_(self.optimizer.flat.data)
         self.generator = torch.Generator(self.device).manual_seed(seed * 1_000_003 + rank() + 1)
         self.rollout = Rollout(c.num_steps, num_envs, self.dims, num_actions, self.device)
-        self._rows = max(num_envs, -(-units // c.minibatches) * (num_envs * c.num_steps // units))
-        self._run = {
-            "policy": Workspace(self.network.actor, self._rows),
-            "critic": Workspace(self.network.critic, self._rows),
-        }
-        self.old_log_std = torch.zeros(num_actions, device=self.device)
+        rows = max(num_envs, -(-units // c.minibatches) * (num_envs * c.num_steps // units))
+        self.passes = Passes(self.network, c, rows, self.device)
+        self._update = Update(c, self.network, self.passes, self.optimizer)
         self.reward_stage: Callable[[StepLike], torch.Tensor] | None = None
         self.imitation: Callable[[Minibatch], torch.Tensor] | None = None
         self.imitation_coef = c.imitation_coef
@@ -101,6 +104,7 @@ class PPO:
         self.hidden = self.network.initial_hidden(num_envs)
         self.tally = Tally(num_envs, self.device)
         self._watch = self.device.type == "cpu"
+        """Whether the host may look at every step, which on a GPU would make it wait for each."""
         self.iteration = 0
         self.env_steps = 0
         self._player: Player | None = None
@@ -110,6 +114,8 @@ class PPO:
 
         The first call resets ``env``; later calls go on where the last one stopped.
         """
+        if torch.device(env.device) != self.device:
+            env = Moved(env, self.device)
         if self.obs is None:
             self._check_env(env)
             self.obs = dict(env.reset())
@@ -117,7 +123,7 @@ class PPO:
         with one_thread():
             metrics = self._collect(env)
         collected = time.perf_counter()
-        self._estimate()
+        estimate(self.config, self.network, self.passes, self.rollout, self.hidden, self._watch)
         metrics.update(self._learn())
         if self.config.normalize_obs:
             for group in GROUPS:
@@ -160,8 +166,8 @@ class PPO:
             self._observe(t)
             z = r.obs["policy"][t]
             if net.recurrent:
-                z = self.hidden["policy"] = net.memory["policy"](z, self.hidden["policy"])
-            r.mean[t] = self._run["policy"](z)
+                z = self.hidden["policy"] = self.passes.remember("policy", z, self.hidden["policy"])
+            r.mean[t] = self.passes.head("policy", z)
             torch.addcmul(r.mean[t], r.noise[t], std, out=r.action[t])
             step = env.step(r.action[t].clone())
             self.obs = dict(step.obs)
@@ -169,12 +175,14 @@ class PPO:
             r.store(t, step, reward)
             self.tally.add(step, reward)
             if self._watch:
-                self._check_rewards(t, step)
+                check_reward(r.reward[t], step.rewards, f" (rollout step {t})")
             if net.recurrent:
                 self.hidden["policy"] = self.hidden["policy"] * (1.0 - r.done[t]).unsqueeze(-1)
         self._observe(c.num_steps)
         env.check()
-        self._check_rollout()
+        if not self._watch:
+            r.clear_final()
+            check_rollout(r, step.obs, self.tally.terms())
         # The constant of the Gaussian is dropped here and in the loss.
         torch.sum(r.noise.square(), -1, out=r.log_prob).mul_(-0.5).sub_(net.log_std.sum())
         return self.tally.metrics()
@@ -189,124 +197,24 @@ class PPO:
             if t < self.config.num_steps:
                 self.rollout.raw[group][t] = self.obs[group]
 
-    def _check_rewards(self, t: int, step: StepLike) -> None:
-        """Raise `NonFiniteError` where the reward of rollout step ``t`` is not a number, and name the term."""
-        reward = self.rollout.reward[t]
-        if not torch.isfinite(reward.sum()):
-            for name, term in step.rewards.items():
-                check_finite(f"reward term {name!r}", term, f" (rollout step {t})")
-            check_finite("reward", reward, f" (rollout step {t})")
-
-    def _check_rollout(self) -> None:
-        """The checks that a GPU leaves to the rollout's end, so that the host need not wait for every step."""
-        if not self._watch:
-            for group in GROUPS:
-                check_finite(f"observation {group!r}", self.rollout.obs[group])
-            for name, value in self.tally.sums.items():
-                check_finite(name, value)
-
-    @torch.no_grad()
-    def _estimate(self) -> None:
-        """Values of the whole rollout in one pass; bootstrapped rewards, advantages and value targets."""
-        r, c, net = self.rollout, self.config, self.network
-        z, where = r.obs["critic"], torch.nonzero(r.timeout.flatten()).squeeze(1)
-        final = r.final.flatten(0, 1)[where]
-        check_finite("final observation 'critic'", final)
-        final = net.norm["critic"](final)
-        if net.recurrent:
-            gru = net.memory["critic"]
-            states = gru.sequence(z[:-1], self.hidden["critic"], r.keep())
-            last = self.hidden["critic"] = states[-1] * (1.0 - r.done[-1]).unsqueeze(-1)
-            z = torch.cat((states, gru(z[-1], last).unsqueeze(0)))
-            final = gru(final, states.flatten(0, 1)[where])
-        r.value.copy_(self._value(z.flatten(0, 1)).view_as(r.value))
-        if len(where):
-            r.reward.view(-1).index_add_(0, where, self._value(final), alpha=c.gamma)
-        gae(r.reward, r.value, r.done, c.gamma, c.lam, out=r.advantage)
-        torch.add(r.advantage, r.value[:-1], out=r.target)
-        if c.normalize_value:
-            net.value_norm.update(r.target.unsqueeze(-1))
-            r.target.copy_(net.value_norm(r.target.unsqueeze(-1)).squeeze(-1))
-            r.value.copy_(net.value_norm(r.value.unsqueeze(-1)).squeeze(-1))
-        if c.normalize_advantage == "batch":
-            standardize_(r.advantage)
-
-    def _value(self, z: torch.Tensor) -> torch.Tensor:
-        """Values (B,) in units of the reward, of normalised observations or hidden states (B, d)."""
-        value = torch.cat([self._run["critic"](rows) for rows in z.split(self._rows)])
-        return (self.network.value_norm.undo(value) if self.config.normalize_value else value).squeeze(-1)
-
     def _learn(self) -> dict[str, float]:
         """Run the epochs; return mean losses and policy figures."""
-        c, opt = self.config, self.optimizer
-        with torch.no_grad():
-            self.old_log_std.copy_(self.network.log_std)
-        totals = [0.0] * len(STATISTICS)
-        updates = 0
+        c = self.config
         batches = self.rollout.shuffle(c.minibatches, self.network.recurrent, self.generator)
         if c.normalize_advantage == "minibatch":
             for batch in batches:
                 standardize_(batch["advantage"])
-        for batch in batches * c.epochs:
-            opt.zero_grad()
-            loss, statistics = self._loss(batch)
-            loss.backward()
-            opt.extra.copy_(statistics)
-            mean_over_ranks_(opt.message)
-            values = torch.cat((opt.extra, opt.grad_norms())).tolist()
-            self._check_update(values)
-            if c.schedule == "adaptive" and updates > 0:
-                self._adapt(values[STATISTICS.index("policy/kl")])
-            opt.step(values[len(STATISTICS) :], c.max_grad_norm)
-            with torch.no_grad():
-                self.network.log_std.clamp_(min=math.log(c.min_std))
-            totals = [a + b for a, b in zip(totals, values, strict=False)]
-            updates += 1
-        metrics = {name: total / updates for name, total in zip(STATISTICS, totals, strict=True)}
-        metrics["policy/lr"] = opt.lr
-        metrics["policy/std"] = float(self.network.log_std.detach().exp().mean())
-        return metrics
+        imitates = self.imitation is not None and self.imitation_coef > 0
+        extra = self._imitate if imitates else None
+        return self._update.run(batches * c.epochs, extra, self._watch, f"iteration {self.iteration}")
 
-    def _forward(self, group: str, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Output (B, A) or (B, 1) of the network of ``group`` for a minibatch."""
-        x = batch[group]
-        if self.network.recurrent:
-            start = batch[f"hidden/{group}"]
-            shape = (self.config.num_steps, len(start), -1)
-            keep = batch["keep"].view(shape[:2])
-            x = self.network.memory[group].sequence(x.view(shape), start, keep).flatten(0, 1)
-        return self._run[group](x)
-
-    def _loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss of one minibatch, and its statistics in the order of `STATISTICS`."""
-        mean, value = self._forward("policy", batch), self._forward("critic", batch).squeeze(-1)
-        log_std = self.network.log_std
-        extra = None
-        if self.imitation is not None and self.imitation_coef > 0:
-            raw = {g: self.rollout.flat(self.rollout.raw[g])[batch["index"]] for g in GROUPS}
-            sample = Minibatch(batch["index"], raw, batch["action"], mean, log_std.exp(), batch["advantage"])
-            extra = self.imitation_coef * self.imitation(sample)
-        return ppo_loss(self.config, batch, mean, value, log_std, self.old_log_std, extra)
-
-    def _check_update(self, values: list[float]) -> None:
-        """Raise before a faulty gradient reaches the parameters; ``values``: `STATISTICS`, gradient norms."""
-        names = (*STATISTICS, "gradient of the policy", "gradient of the value function")
-        bad = [n for n, v in zip(names, values, strict=True) if not math.isfinite(v)]
-        if bad:
-            grad = self.optimizer.grad
-            count = int((~torch.isfinite(grad)).sum())
-            raise NonFiniteError(
-                f"NaN or infinity in {', '.join(bad)} (iteration {self.iteration}); "
-                f"{count} of {grad.numel()} gradient values are not finite"
-            )
-
-    def _adapt(self, kl: float) -> None:
-        """Adaptive schedule: hold KL(old ‖ new) near `desired_kl`."""
-        c, opt = self.config, self.optimizer
-        if kl > 2.0 * c.desired_kl:
-            opt.lr = max(c.lr_min, opt.lr / 1.5)
-        elif kl < 0.5 * c.desired_kl:
-            opt.lr = min(c.lr_max, opt.lr * 1.5)
+    def _imitate(self, batch: Mapping[str, torch.Tensor], mean: torch.Tensor) -> torch.Tensor:
+        """The weighted imitation loss of a minibatch, given the policy's mean actions now (B, A)."""
+        assert self.imitation is not None
+        raw = {g: self.rollout.flat(self.rollout.raw[g])[batch["index"]] for g in GROUPS}
+        std = self.network.log_std.exp()
+        sample = Minibatch(batch["index"], raw, batch["action"], mean, std, batch["advantage"])
+        return self.imitation_coef * self.imitation(sample)
 
     def _check_env(self, env: EnvLike) -> None:
         """Raise `PolicyStateError` when ``env`` has other sizes than this learner."""
@@ -326,6 +234,7 @@ class PPO:
             "spec": self._spec(),
             "network": clone,
             "optimizer": self.optimizer.state_dict(),
+            "device": self.device.type,
             "generator": self.generator.get_state(),
             "obs": None if self.obs is None else {g: self.obs[g].clone() for g in GROUPS},
             "hidden": {g: h.clone() for g, h in self.hidden.items()},
@@ -337,7 +246,9 @@ class PPO:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
+        """Restore what `state_dict` returned, wherever its tensors are.
+
+        On another kind of device than the state's (CPU, GPU) the random numbers are others: generators differ.
 
         Raises:
             PolicyStateError: the state belongs to other sizes or another network; nothing is changed then.
@@ -348,7 +259,11 @@ class PPO:
                 raise PolicyStateError(f"saved learner has {name} {theirs!r}, this one {mine!r}")
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
+        self._update.forget_recordings()
+        if state.get("device", "cpu") == self.device.type:
+            self.generator.set_state(state["generator"].cpu())
+        else:
+            self.generator.manual_seed(self.generator.initial_seed() + 7919 * state["iteration"])
         obs = state["obs"]
         self.obs = None if obs is None else {g: obs[g].to(self.device).clone() for g in GROUPS}
         self.hidden = {g: h.to(self.device).clone() for g, h in state["hidden"].items()}

@@ -17,6 +17,8 @@ CHOICES = {
     "activation": ACTIVATIONS,
     "schedule": ("adaptive", "fixed"),
     "normalize_advantage": ("batch", "minibatch", "none"),
+    "compile": ("none", "default", "max"),
+    "precision": ("fp32", "bf16"),
 }
 POSITIVE: tuple[str, ...] = ("num_steps", "epochs", "minibatches", "clip", "lr", "lr_min", "lr_max")
 POSITIVE += ("desired_kl", "max_grad_norm", "gru_hidden", "init_std", "min_std", "obs_clip")
@@ -85,6 +87,13 @@ class PPOConfig:
     """Lower bound of the standard deviation."""
     policy_gain: float = 0.01
     """Scale of the policy's last layer at the start; small values start it near zero."""
+    compile: str = "none"
+    """Compile networks and loss by ``torch.compile``: ``none``, ``default``, or ``max``, which tries several kernels.
+    Compiling takes up to a minute at the start, and results differ in the last digits."""
+    cuda_graph: bool | None = None
+    """Replay the whole update of a minibatch as one CUDA graph; ``None`` does so on a GPU, if one process learns."""
+    precision: str = "fp32"
+    """``bf16``: matrix products of the hidden layers in bfloat16; parameters, outputs and losses stay ``fp32``."""
 
     def __post_init__(self) -> None:
         self.hidden = tuple(self.hidden)
@@ -100,6 +109,7 @@ class PPOConfig:
                 self._require(field.name, number, "a finite number")
             elif field.type == "bool":
                 self._require(field.name, isinstance(value, bool), "true or false")
+        self._require("cuda_graph", self.cuda_graph is None or isinstance(self.cuda_graph, bool), "true, false or none")
         for name in POSITIVE:
             self._require(name, getattr(self, name) > 0, "greater than 0")
         for name in NOT_NEGATIVE:

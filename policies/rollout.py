@@ -35,6 +35,10 @@ class EnvLike(Protocol):
     num_actions: int
 
     @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+
+    @property
     def observation_dims(self) -> Mapping[str, int]:
         """Observation sizes ``{"policy": d, "critic": d}``."""
 
@@ -87,8 +91,14 @@ class Rollout:
         self.reward[t] = reward
         torch.logical_or(step.terminated, step.truncated, out=self.done[t])
         torch.logical_and(step.truncated, ~step.terminated, out=self.timeout[t])
-        if len(step.final_ids):
+        if len(step.final_ids) == self.num_envs:  # ids are sorted: these are all worlds
+            self.final[t] = step.final_obs["critic"]
+        elif len(step.final_ids):
             self.final[t].index_copy_(0, step.final_ids, step.final_obs["critic"])
+
+    def clear_final(self) -> None:
+        """Zero the rows of `final` that say nothing; on a GPU there may be anything in them, NaN too."""
+        self.final.masked_fill_(~self.timeout.unsqueeze(-1), 0.0)
 
     def flat(self, value: torch.Tensor) -> torch.Tensor:
         """View the first T steps of ``value`` (T [+ 1], N, …) as (T·N, …)."""
@@ -137,73 +147,6 @@ class Rollout:
             batches.append(batch | {"index": part})
             start = rows.stop
         return batches
-
-
-class Tally:
-    """Sums over one rollout for the metrics, and the running return and length of every episode.
-
-    Everything stays on the device until `metrics` fetches it, once.
-    """
-
-    def __init__(self, num_envs: int, device: torch.device | str) -> None:
-        self.episode_return = torch.zeros(num_envs, device=device)
-        self.episode_length = torch.zeros(num_envs, device=device)
-        self.begin()
-
-    def begin(self) -> None:
-        """Start a rollout; episodes go on."""
-        self.steps = 0
-        self.sums: dict[str, torch.Tensor] = {}
-        self.logs: dict[str, tuple[float | torch.Tensor, int]] = {}
-        self.results: dict[tuple[str, ...], torch.Tensor] = {}
-
-    def add(self, step: StepLike, reward: torch.Tensor) -> None:
-        """Count one step and the ``reward`` (N,) learned from."""
-        self.steps += 1
-        values = {f"reward/{name}": term for name, term in step.rewards.items()}
-        values |= {"rollout/reward": reward, "rollout/terminated": step.terminated.float()}
-        values["rollout/truncated"] = (step.truncated & ~step.terminated).float()
-        for name, value in values.items():
-            if name in self.sums:
-                self.sums[name] += value
-            else:
-                self.sums[name] = value.clone()
-        for name, number in step.log.items():
-            total, count = self.logs.get(name, (0.0, 0))
-            self.logs[name] = total + number, count + 1
-        self.episode_return += reward
-        self.episode_length += 1
-        if len(step.final_ids):
-            self._finish(step)
-
-    def _finish(self, step: StepLike) -> None:
-        """Add up the results of the episodes that ended: sums and counts of what is a number, (2, metrics)."""
-        ids = step.final_ids
-        ended = step.terminated | step.truncated
-        rows = {"return": self.episode_return[ids], "length": self.episode_length[ids]}
-        rows |= {name: values for name, values in step.episodes.items() if name not in rows}
-        table = torch.stack(tuple(rows.values()))
-        known = ended[ids] & ~table.isnan()
-        sums = torch.stack((torch.where(known, table, 0.0).sum(1), known.sum(1)))
-        names = tuple(rows)
-        self.results[names] = self.results[names] + sums if names in self.results else sums
-        self.episode_return.masked_fill_(ended, 0.0)
-        self.episode_length.masked_fill_(ended, 0.0)
-
-    def metrics(self) -> dict[str, float]:
-        """Means per world and step of rewards and endings, the log's means over steps that had the key.
-
-        ``episode/<metric>`` are means over the episodes that ended and say something about it, if any did; names with a
-        ``/`` stay as they are.
-        """
-        metrics = {name: float(total) / count for name, (total, count) in self.logs.items()}
-        means = torch.stack([value.mean() for value in self.sums.values()]).tolist()
-        metrics |= {name: mean / self.steps for name, mean in zip(self.sums, means, strict=True)}
-        for names, table in self.results.items():
-            for name, total, count in zip(names, *table.tolist(), strict=True):
-                if count:
-                    metrics[name if "/" in name else f"episode/{name}"] = total / count
-        return metrics
 
 
 def gae(

@@ -36,20 +36,35 @@ class ToyEnv(ABC):
         dims: observation sizes.
         horizon: steps after which an episode times out.
         seed: seed of everything random.
+        device: where the worlds are.
+        dense: draw new episodes for all worlds in every step, and use those of worlds that ended, so that the host
+            need not know which; default: on a GPU.
     """
 
-    def __init__(self, num_envs: int, num_actions: int, dims: dict[str, int], horizon: int, seed: int) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        num_actions: int,
+        dims: dict[str, int],
+        horizon: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        dense: bool | None = None,
+    ) -> None:
         self.num_envs, self.num_actions, self.observation_dims = num_envs, num_actions, dims
         self.max_episode_length = horizon
-        self.device = "cpu"
-        self.generator = torch.Generator().manual_seed(seed)
-        self.clock = torch.zeros(num_envs, dtype=torch.long)
+        self.device = torch.empty(0, device=device).device
+        self.dense = self.device.type != "cpu" if dense is None else dense
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.clock = torch.zeros(num_envs, dtype=torch.long, device=self.device)
         self.state: dict[str, torch.Tensor] = {}
+        self._all = torch.arange(num_envs, device=self.device)
 
     def reset(self) -> dict[str, torch.Tensor]:
         """Start every world, at a random age so that they do not end together."""
-        self.clock = torch.randint(0, self.max_episode_length, (self.num_envs,), generator=self.generator)
-        self.state = self._begin(torch.arange(self.num_envs))
+        age = (0, self.max_episode_length, (self.num_envs,))
+        self.clock = torch.randint(*age, generator=self.generator, device=self.device)
+        self.state = self._begin(self._all)
         return self._observe()
 
     def step(self, action: torch.Tensor) -> ToyStep:
@@ -57,17 +72,22 @@ class ToyEnv(ABC):
         rewards, terminated = self._advance(action)
         self.clock += 1
         truncated = self.clock >= self.max_episode_length
-        ids = (terminated | truncated).nonzero().flatten()
+        ended = terminated | truncated
+        ids = self._all if self.dense else ended.nonzero().flatten()
         final_obs = {group: value[ids] for group, value in self._observe().items()}
         if len(ids):
-            self.clock[ids] = 0
+            self.clock.masked_fill_(ended, 0)
             for name, rows in self._begin(ids).items():
-                self.state[name][ids] = rows
+                old = self.state[name]
+                if self.dense:
+                    self.state[name] = torch.where(ended.view(-1, *[1] * (old.ndim - 1)), rows, old)
+                else:
+                    old[ids] = rows
         reward = torch.stack(list(rewards.values())).sum(0)
         return ToyStep(self._observe(), rewards, reward, terminated, truncated, ids, final_obs)
 
     def check(self) -> None:
-        """Nothing to say: on a CPU every step has said what was wrong."""
+        """Nothing to say: nothing here can go wrong unnoticed."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,9 +97,9 @@ class ToyEnv(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.state = {name: value.clone() for name, value in state["state"].items()}
-        self.clock = state["clock"].clone()
-        self.generator.set_state(state["generator"])
+        self.state = {name: value.to(self.device).clone() for name, value in state["state"].items()}
+        self.clock = state["clock"].to(self.device).clone()
+        self.generator.set_state(state["generator"].cpu())
 
     @abstractmethod
     def _begin(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -104,13 +124,15 @@ class PointMass(ToyEnv):
         axes: number of axes, the action size A; forces are 5 N per unit of action.
         horizon: steps of .05 s until the time-out.
         seed: seed of targets, starts and pushes.
+        place: ``device`` and ``dense`` of `ToyEnv`.
     """
 
-    def __init__(self, num_envs: int = 256, axes: int = 2, horizon: int = 60, seed: int = 0) -> None:
-        super().__init__(num_envs, axes, {"policy": 3 * axes, "critic": 4 * axes}, horizon, seed)
+    def __init__(self, num_envs: int = 256, axes: int = 2, horizon: int = 60, seed: int = 0, **place: Any) -> None:
+        super().__init__(num_envs, axes, {"policy": 3 * axes, "critic": 4 * axes}, horizon, seed, **place)
 
     def _begin(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        draw = torch.rand(3, len(ids), self.num_actions, generator=self.generator) * 2.0 - 1.0
+        shape = (3, len(ids), self.num_actions)
+        draw = torch.rand(shape, generator=self.generator, device=self.device) * 2.0 - 1.0
         return {"x": draw[0], "v": torch.zeros_like(draw[0]), "target": draw[1], "push": 0.5 * draw[2]}
 
     def _observe(self) -> dict[str, torch.Tensor]:
@@ -133,11 +155,11 @@ class Recall(ToyEnv):
     Without memory the expected reward is at most 0; with memory it approaches 1 in all steps but the first.
     """
 
-    def __init__(self, num_envs: int = 256, horizon: int = 8, seed: int = 0) -> None:
-        super().__init__(num_envs, 1, {"policy": 2, "critic": 2}, horizon, seed)
+    def __init__(self, num_envs: int = 256, horizon: int = 8, seed: int = 0, **place: Any) -> None:
+        super().__init__(num_envs, 1, {"policy": 2, "critic": 2}, horizon, seed, **place)
 
     def _begin(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        sign = torch.randint(0, 2, (len(ids), 1), generator=self.generator) * 2.0 - 1.0
+        sign = torch.randint(0, 2, (len(ids), 1), generator=self.generator, device=self.device) * 2.0 - 1.0
         return {"sign": sign, "first": torch.ones_like(sign)}
 
     def _observe(self) -> dict[str, torch.Tensor]:
@@ -148,4 +170,4 @@ class Recall(ToyEnv):
         s = self.state
         match = (action.clamp(-1.0, 1.0) * s["sign"] * (1.0 - s["first"])).squeeze(-1)
         s["first"] = torch.zeros_like(s["first"])
-        return {"match": match}, torch.zeros(self.num_envs, dtype=torch.bool)
+        return {"match": match}, torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)

@@ -108,7 +108,7 @@ def _gpu() -> Finding:
     """The first GPU, and whether both torch and MuJoCo Warp can use it."""
     import torch
 
-    from sim.gpu_device import require_device
+    from sim.gpu_device import open_device
 
     listed = _run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]).splitlines()
     if not torch.cuda.is_available():
@@ -120,7 +120,7 @@ def _gpu() -> Finding:
     driver = f", driver {listed[0].rpartition(', ')[2]}" if listed else ""
     detail = f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB{driver}, torch with CUDA {torch.version.cuda}"
     try:
-        require_device("cuda:0")
+        open_device("cuda:0")
     except RobolearnError as error:
         return Finding("gpu", False, detail, str(error))
     engine = f"MuJoCo Warp {package_version('mujoco-warp')}, Warp {package_version('warp-lang')}"

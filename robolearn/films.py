@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,20 @@ def _frames(
     env: Env, controller: Controller, chosen: np.ndarray, every: int, size: tuple[int, int]
 ) -> Iterator[np.ndarray]:
     shards = [next(s for s in env.world.shards if s.start <= i < s.stop) for i in chosen]
+    models = {shard.label: copy.copy(shard.physics.model) for shard in shards}
     tracking = "reference_joint_pos" in env.channels
     picture, view = (_pair, _TABLE) if tracking else (_following, _WALKER)
-    renderers = {shard.label: SceneRenderer(shard.physics.model, *size, **view) for shard in shards}
+    renderers = {label: SceneRenderer(model, *size, **view) for label, model in models.items()}
     obs = env.reset()
     longest = int(env.max_episode_length)
     try:
         for step in range(longest - 1):
             if step % every == 0:
-                yield _grid([picture(env, i, s, renderers[s.label]) for i, s in zip(chosen, shards, strict=True)])
+                pictures = []
+                for i, shard in zip(chosen, shards, strict=True):
+                    env.world.write_model(i, models[shard.label])
+                    pictures.append(picture(env, i, shard, renderers[shard.label]))
+                yield _grid(pictures)
             obs = env.step(controller(env, obs)).obs
     finally:
         for renderer in renderers.values():
@@ -84,8 +90,8 @@ def _following(env: Env, world: int, shard: Shard, renderer: SceneRenderer) -> n
 def _pair(env: Env, world: int, shard: Shard, renderer: SceneRenderer) -> np.ndarray:
     """Policy and reference side by side, (H, 2W, 3)."""
     c = env.channels
-    actual = torch.cat([c["joint_pos"][world], c["object_pose"][world]]).numpy()
-    wanted = torch.cat([c["reference_joint_pos"][world, 0], c["reference_object_pose"][world, 0]]).numpy()
+    actual = torch.cat([c["joint_pos"][world], c["object_pose"][world]]).cpu().numpy()
+    wanted = torch.cat([c["reference_joint_pos"][world, 0], c["reference_object_pose"][world, 0]]).cpu().numpy()
     centre = wanted[-7:-4]
     renderer.camera.lookat[:] = 0.5 * (renderer.camera.lookat + [centre[0], centre[1], max(centre[2], 0.08)])
     error = 100.0 * float(np.linalg.norm(actual[-7:-4] - wanted[-7:-4]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robolearn import settings
 from robolearn.files import json_line
@@ -34,6 +34,8 @@ class Options:
     """The mp4; default: policy.mp4 in the run's folder."""
     seed: int = 1000
     """Of the randomisation that the worlds draw."""
+    randomize: dict[str, Any] = field(default_factory=dict)
+    """randomize.<name>=[low,high] plays under other randomisation than the training's, null under none of it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,25 +44,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """The verb: writes the film and prints its path."""
+    """The verb: writes the film, and what was randomised in it; prints their paths."""
     options = settings.parse(Options, args.settings)
-    path = film(options, Path(options.out) if options.out else Path(options.run) / "policy.mp4")
-    print(json_line({"video": str(path)}) if args.json else path)
+    path, drawn = film(options, Path(options.out) if options.out else Path(options.run) / "policy.mp4")
+    if args.json:
+        print(json_line({"video": str(path), "randomization": drawn and str(drawn)}))
+    else:
+        print(path, *([drawn] if drawn else []), sep="\n")
     return 0
 
 
-def film(options: Options, out: Path) -> Path:
-    """Write the film that ``options`` describe to ``out``.
+def film(options: Options, out: Path) -> tuple[Path, Path | None]:
+    """Write the film that ``options`` describe to ``out``, and beside it what its worlds drew.
+
+    Returns:
+        The film, and the PNG of the draws; None where nothing was randomised.
 
     Raises:
         RobolearnError: no such run or checkpoint, no way to render, or a file that cannot be written.
     """
     from robolearn import films
+    from robolearn.draws import plot_draws
     from robolearn.trained import Trained
 
     trained = Trained.load(options.run, options.checkpoint)
-    env = trained.env(options.split, seed=options.seed, sensor_noise=False)
-    return films.film(env, trained.controller(), out, worlds=options.worlds)
+    randomize = {**trained.config.task.get("randomize", {}), **options.randomize}
+    noisy = any(name.startswith("sensor_") for name, setting in options.randomize.items() if setting is not None)
+    env = trained.env(options.split, seed=options.seed, sensor_noise=noisy, randomize=randomize)
+    path = films.film(env, trained.controller(), out, worlds=options.worlds)
+    title = f"{path.stem}: what {env.num_envs} worlds drew"
+    return path, plot_draws(env.task.randomizers.values(), out.with_name(f"{out.stem}.randomization.png"), title=title)
 
 
 def render_run(run: Run, out: Path) -> Path | None:
@@ -68,7 +81,7 @@ def render_run(run: Run, out: Path) -> Path | None:
     from sim.opengl import RenderError
 
     try:
-        return film(Options(run=str(run.path)), out)
+        return film(Options(run=str(run.path)), out)[0]
     except RenderError as error:
         print(f"no video: {error}", file=sys.stderr)
         return None

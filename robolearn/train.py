@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from robolearn.config import (
     to_plain,
     to_train_config,
 )
+from robolearn.devices import learner_device
 from robolearn.errors import did_you_mean
 from robolearn.files import json_line, write_atomic
 from robolearn.progress import clock, make_display
@@ -111,7 +113,6 @@ def train(config: TrainConfig, make_env: MakeEnv | None = None) -> Result | None
         RobolearnError: a setting that cannot work, an unwritable folder, a number that is not finite.
     """
     started = _started()
-    _check_device(config.device)
     with processes() as rank, enough_memory(config):
         env, learner = make_environment_and_learner(config, make_env)
         with _new_run(config) if rank == 0 else nullcontext() as run:
@@ -136,7 +137,6 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
     started = _started()
     stored = Run.open(path)
     config = to_train_config(resumed(stored.config, overrides))
-    _check_device(config.device)
     checkpoint = stored.load() if stored.checkpoint_paths() else None
     with (
         enough_memory(config),
@@ -198,17 +198,21 @@ def make_learner(config: TrainConfig, env: Any) -> Learner:
     """The learner that ``config`` asks for, with the sizes of ``env``."""
     learner, config_class = algorithm(str(config.algo.get("name")))
     chosen = config_class(**{key: value for key, value in config.algo.items() if key != "name"})
-    made: Learner = learner(env.observation_dims, env.num_actions, env.num_envs, chosen, config.seed, config.device)
+    device = learner_device(config.device, env.device)
+    made: Learner = learner(env.observation_dims, env.num_actions, env.num_envs, chosen, config.seed, device)
     return made
 
 
-def finish(run: Run, config: TrainConfig) -> dict[str, Any]:
+def finish(run: Run, config: TrainConfig, env: Any) -> dict[str, Any]:
     """What follows a training that was not interrupted: curves, evaluation, video; returns the evaluation."""
     from robolearn.curves import plot_curves
+    from robolearn.draws import plot_draws
 
     rows = run.metrics()
     if rows and config.curves:
         plot_curves(rows, run.path / "curves.png", title=run.path.name)
+        title = f"{run.path.name}: what {env.num_envs} worlds drew"
+        plot_draws(env.task.randomizers.values(), run.path / "randomization.png", title=title)
     evaluation: dict[str, Any] = {}
     if config.evaluate:
         from robolearn.evaluate import evaluate_run
@@ -225,9 +229,11 @@ def make_environment_and_learner(config: TrainConfig, make_env: MakeEnv | None =
     """Environment and learner of this process, and a torch that computes the same every time."""
     import torch
 
+    learner_device(config.device, "cpu")  # what cannot be had is said before worlds are made
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which products on a GPU are not
     # Filling fresh memory would find reads of uninitialised values, at a cost in every allocation.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
@@ -251,7 +257,7 @@ def _carry_out(training: Training, started: float) -> Result | None:
         if run is None:
             return None
         _say_how_it_ended(training, run, outcome)
-        evaluation = finish(run, training.config) if outcome.signal is None else {}
+        evaluation = finish(run, training.config, training.env) if outcome.signal is None else {}
     except KeyboardInterrupt:
         if run is not None:
             print(f"interrupted; continue with: robolearn train resume={run.path}", file=sys.stderr)
@@ -271,16 +277,6 @@ def _say_how_it_ended(training: Training, run: Run, outcome: Outcome) -> None:
     if outcome.signal is not None:
         name = signal.Signals(outcome.signal).name
         say(f"stopped by {name}; continue with: robolearn train resume={run.path}")
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise ConfigError(f"unknown device {device!r}; devices: cpu, cuda, cuda:<number>")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r} is not available here; devices: cpu (robolearn doctor tells why)")
 
 
 def _sweep(overrides: Sequence[str], as_json: bool) -> int:

@@ -54,16 +54,6 @@ class GpuDevice:
             torch.cuda.synchronize(self.torch)
 
 
-def require_device(name: str) -> None:
-    """See whether the engine could run on a device.
-
-    Raises:
-        GpuNotAvailable: it cannot; what is missing is said.
-        PhysicsError: no such name.
-    """
-    open_device(name)
-
-
 def open_device(name: str) -> GpuDevice:
     """Find a device by torch's name for it, ``cuda:0`` or ``cpu``.
 

@@ -100,6 +100,11 @@ class Refresh:
             self._device.mjw.kinematics(loose, self._data)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is wanted."""
+        return not self._level and not self._sensing
+
+    @property
     def _sensing(self) -> bool:
         return self._senses and "sensordata" in self._wanted
 

@@ -21,13 +21,11 @@ from sim.gpu_capacity import (
     overflow_text,
     probe,
 )
-from sim.gpu_device import GpuNotAvailable, is_out_of_memory, open_device, put_model, require_device
+from sim.gpu_device import is_out_of_memory, open_device, put_model
 from sim.gpu_graphs import Graphs
 from sim.gpu_refresh import POSITION, Refresh
 from sim.physics import PhysicsError, quiet_mujoco
 from sim.selection import Selection
-
-__all__ = ["CapacityError", "GpuMemoryError", "GpuNotAvailable", "MujocoGpu", "require_device"]
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +63,10 @@ class MujocoGpu:
         nconmax: contacts a world, pooled; None to probe (`sim.gpu_capacity.probe`).
         njmax: constraint rows of a world; None to probe.
 
+    Attributes:
+        warp_model, warp_data: MuJoCo Warp's own, for what reads them in place, such as its renderer.
+        capacity: the sizes in force.
+
     Raises:
         PhysicsError: impossible numbers, something in the model that MuJoCo Warp lacks, or the extra [gpu] is missing.
         GpuNotAvailable: no such GPU here.
@@ -91,9 +93,9 @@ class MujocoGpu:
         self._gpu = open_device(device)
         self.device = self._gpu.torch
         self._free_bytes = torch.cuda.mem_get_info(self.device)[0] if self._gpu.is_cuda else 0
-        self._warp_model = put_model(self._gpu, model)
+        self.warp_model = put_model(self._gpu, model)
         self.capacity = self._make_capacity(nconmax, njmax)
-        self._data = self._within_memory(self._make_data)
+        self.warp_data = self._within_memory(self._make_data)
         self._gpu.synchronize()  # torch may work on another stream than Warp
         self._host = mujoco.MjData(self.model)
         self._bound: dict[str, torch.Tensor] = {}
@@ -103,15 +105,15 @@ class MujocoGpu:
         self._watched = fields["qpos"], fields["qvel"], fields["ctrl"]
         self._state = {name: values for name, values in fields.items() if values.numel()}
         self._default = {name: values[:1].clone() for name, values in self._state.items()}
-        self._overflow = self._gpu.wp.to_torch(self._data.overflow)
+        self._overflow = self._gpu.wp.to_torch(self.warp_data.overflow)
         self._flags = {
             "overflow": self._overflow,
             "overflowed": torch.zeros_like(self._overflow),  # before resets, which clear the other
             "faults": torch.zeros(nworld, len(_FAULTS), dtype=torch.bool, device=self.device),
             "fastest": torch.zeros(nworld, device=self.device),
         }
-        self._refresh = Refresh(self._gpu, self.model, self._warp_model, self._data)
-        self._graphs = Graphs(self._gpu, lambda: [*self._state.values(), self._overflow])
+        self._refresh = Refresh(self._gpu, self.model, self.warp_model, self.warp_data)
+        self._graphs = Graphs(self._gpu)
 
     def bind(self, name: str) -> torch.Tensor:
         """Live (n, ...) tensor of an `mujoco.MjData` field, float32 where MuJoCo has float64."""
@@ -124,7 +126,7 @@ class MujocoGpu:
     def expand(self, name: str) -> torch.Tensor:
         if name not in self._expanded:
             self._graphs.clear()
-            values = gpu_fields.batch_model_field(self._gpu, self._warp_model, self.model, name, self.nworld)
+            values = gpu_fields.batch_model_field(self._gpu, self.warp_model, self.model, name, self.nworld)
             self._expanded[name] = values
             self._shared[name] = values[:1].clone()
         return self._expanded[name]
@@ -149,7 +151,8 @@ class MujocoGpu:
 
     def forward(self, select: Selection | None = None) -> None:
         """Bring the bound fields up to date; of all worlds, since on a GPU that costs no more than some."""
-        self._run("forward", self._forward)
+        if not self._refresh.idle:
+            self._run("forward", self._forward)
 
     def reset(self, select: Selection | None = None) -> None:
         select = Selection.all(self.nworld, self.device) if select is None else select
@@ -223,7 +226,7 @@ class MujocoGpu:
     def _make_capacity(self, nconmax: int | None, njmax: int | None) -> Capacity:
         if nconmax is not None and njmax is not None:
             return Capacity(nconmax, njmax)
-        found = probe(self.model, self._warp_model.nxn_geom_pair_filtered.numpy().reshape(-1, 2))
+        found = probe(self.model, self.warp_model.nxn_geom_pair_filtered.numpy().reshape(-1, 2))
         return Capacity(nconmax or found.nconmax, njmax or found.njmax)
 
     def _make_data(self) -> Any:
@@ -246,12 +249,12 @@ class MujocoGpu:
         self._within_memory(lambda: self._graphs.run(key, work))
 
     def _tensor(self, name: str) -> torch.Tensor:
-        return gpu_fields.data_tensor(self._gpu, self._data, self._host, name)
+        return gpu_fields.data_tensor(self._gpu, self.warp_data, self._host, name)
 
     def _steps(self, nstep: int, refresh: bool) -> None:
         self._refresh.place_static(self._expanded)
         for _ in range(nstep):
-            self._gpu.mjw.step(self._warp_model, self._data)
+            self._gpu.mjw.step(self.warp_model, self.warp_data)
         if refresh:
             self._refresh()
 
@@ -260,13 +263,13 @@ class MujocoGpu:
         self._refresh()
 
     def _derive(self) -> None:
-        mjw, model = self._gpu.mjw, self._warp_model
+        mjw, model = self._gpu.mjw, self.warp_model
         bounds = [(array, self._gpu.wp.clone(array)) for array in (getattr(model, name) for name in gpu_fields.BOUNDS)]
-        mjw.set_const_fixed(model, self._data)
+        mjw.set_const_fixed(model, self.warp_data)
         if "geom_size" not in self._expanded:
             for array, compiled in bounds:  # which Warp derives again all the same, with other rounding
                 self._gpu.wp.copy(array, compiled)
-        mjw.set_const_0(model, self._data, restore=False)
+        mjw.set_const_0(model, self.warp_data, restore=False)
         self._refresh()
 
     def _reason(self, faults: list[bool], fastest: float) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 from robolearn.errors import RobolearnError, unknown
 from sim.engines import Engine
 from sim.env import Env
+from sim.randomize import Target
 
-__all__ = ["TaskError", "config_class", "list_tasks", "make_env"]
+__all__ = ["TaskError", "config_class", "list_tasks", "make_env", "targets"]
 
 BYTES_PER_WORLD = 20_000
 """A low estimate of what one world takes: its state, channels and observations."""
@@ -42,6 +43,18 @@ def config_class(name: str) -> type:
         raise TaskError(unknown("task", name, _TASKS))
     module, cls = _TASKS[name]
     return getattr(import_module(module), cls)
+
+
+def targets(name: str) -> Mapping[str, Target]:
+    """What can be randomised in a task: ``object`` → what that means in its models.
+
+    Raises:
+        TaskError: no task of that name.
+    """
+    if name not in _TASKS:
+        raise TaskError(unknown("task", name, _TASKS))
+    found: Mapping[str, Target] = import_module(_TASKS[name][0]).TARGETS
+    return found
 
 
 def make_env(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -12,9 +13,9 @@ from robolearn.errors import RobolearnError, unknown
 from sim.channels import Channels
 from sim.engines import Engine
 from sim.env import Env
-from sim.randomize import RANDOMIZERS, ScaleFields
+from sim.randomize import Target, loosen, noisy_randomizers
 from sim.robots import Robot, get_robot
-from sim.task import NoiseTerm, ObservationTerm, Task, TerminationTerm
+from sim.task import NoiseTerm, ObservationTerm, Randomizer, Task, TerminationTerm
 from sim.tasks.walk_commands import CommandRanges, StartNoise, VelocityCommands
 from sim.tasks.walk_metrics import WalkMetrics
 from sim.tasks.walk_rewards import LEG, REWARDS, baselines, gait_of
@@ -22,6 +23,7 @@ from sim.tasks.walk_scene import TIMESTEP, Motors, make_world, standing_state, s
 from sim.terms import locomotion, noise, tracking
 from sim.terms.actions import JointPositionTargets
 from sim.terms.landmarks import foot_landmarks
+from sim.world import World
 
 REPORT = ("success", "fell", "upright_s", "velocity_error", "turn_error")
 """Metrics that an evaluation shows."""
@@ -85,21 +87,27 @@ class G1WalkConfig:
     """rad, a lean that counts as a fall."""
     terminate_height: float = 0.45
     """m, a height of the pelvis that counts as a fall."""
-    randomize: dict[str, list[float]] = field(
+    randomize: dict[str, Any] = field(
         default_factory=lambda: {
             "foot_friction": [0.5, 1.25],
             "base_mass": [0.85, 1.15],
             "actuator_gains": [0.9, 1.1],
         }
     )
-    """Randomiser → [low, high] factor: foot_friction, base_mass, actuator_gains."""
+    """Randomiser → [low, high], or a mapping: see `robolearn list randomizers` and docs/randomization.md."""
     sensor_noise: bool = False
     """Noise on the joints, the orientation and the angular velocity that the policy sees."""
     command_delay: list[int] = field(default_factory=lambda: [0, 0])
     """[least, most] control steps of latency, drawn for each episode."""
 
 
-_RANDOMIZERS = ("foot_friction", "base_mass", "actuator_gains")
+TARGETS = {
+    "base": Target(bodies=("torso_link",)),
+    "foot": Target(geoms=("*_sole_*",)),
+    "pelvis": Target(bodies=("pelvis",), free=True),
+    "robot": Target(bodies=("*",), joints=("*",), but=("world",)),
+}
+"""What can be randomised."""
 
 
 def make(
@@ -126,7 +134,9 @@ def make(
         raise G1WalkError(
             f"robot {config.robot!r} does not stand on two feet; g1_walk needs one that does, such as 'g1'"
         )
-    world = make_world(robot, num_envs or EVALUATION_WORLDS, engine)
+    silent = evaluation and not config.sensor_noise
+    randomizers, sensing = noisy_randomizers(config.randomize, TARGETS, _measured(robot), _noise(), silent)
+    world = make_world(robot, num_envs or EVALUATION_WORLDS, engine, lambda spec: loosen(spec, randomizers))
     goal = VelocityCommands(
         standing_state(robot),
         CommandRanges(
@@ -142,11 +152,19 @@ def make(
         fixed_seed=SPLITS[split] if evaluation else None,
         device=world.device,
     )
-    return Env(declare(config, robot, goal, world.num_worlds, world.device), world, seed)
+    return Env(declare(config, robot, goal, world, randomizers, config.sensor_noise or sensing), world, seed)
 
 
-def declare(config: G1WalkConfig, robot: Robot, goal: VelocityCommands, num_worlds: int, device: torch.device) -> Task:
+def declare(
+    config: G1WalkConfig,
+    robot: Robot,
+    goal: VelocityCommands,
+    world: World,
+    randomizers: Mapping[str, Randomizer],
+    noisy: bool,
+) -> Task:
     """The task's terms."""
+    device = world.device
     motors = Motors.of(robot, device)
     action = _decoder(config, robot, motors)
     policy = _policy_terms()
@@ -168,11 +186,11 @@ def declare(config: G1WalkConfig, robot: Robot, goal: VelocityCommands, num_worl
         observations={"policy": policy, "critic": {**policy, **_critic_terms()}},
         action=action,
         goal=goal,
-        metrics=WalkMetrics(goal, num_worlds, 1.0 / config.rate_hz),
+        metrics=WalkMetrics(goal, world.num_worlds, 1.0 / config.rate_hz),
         rewards=REWARDS[config.reward](robot, device, fall),
         terminations={"fell": TerminationTerm(locomotion.fell, fall)},
-        noise=_noise() if config.sensor_noise else {},
-        randomizers={name: _randomizer(name, bounds) for name, bounds in config.randomize.items()},
+        noise=_noise() if noisy else {},
+        randomizers=randomizers,
         command_delay=(config.command_delay[0], config.command_delay[1]),
         derived={
             **locomotion.DERIVED,
@@ -250,15 +268,9 @@ def _noise() -> dict[str, NoiseTerm]:
     return {
         "joint_pos": NoiseTerm(noise.gaussian, {"std": 0.01}),
         "joint_vel": NoiseTerm(noise.gaussian, {"std": 0.5}),
-        "imu_orientation": NoiseTerm(noise.rotation, {"std": 0.02}),
+        "imu_orientation": NoiseTerm(noise.rotation, {"std": 0.02}, numbers=3),
         "imu_ang_vel": NoiseTerm(noise.gaussian, {"std": 0.1}),
     }
-
-
-def _randomizer(name: str, bounds: Sequence[float]) -> ScaleFields:
-    if not _is_range(bounds):
-        raise G1WalkError(f"randomize.{name} must be two numbers, [low, high], got {bounds!r}")
-    return RANDOMIZERS[name]((float(bounds[0]), float(bounds[1])))
 
 
 def _check(config: G1WalkConfig) -> None:
@@ -268,9 +280,6 @@ def _check(config: G1WalkConfig) -> None:
         raise G1WalkError(unknown("around", config.around, AROUND))
     if config.controlled not in CONTROLLED:
         raise G1WalkError(unknown("controlled", config.controlled, CONTROLLED))
-    for name in config.randomize:
-        if name not in _RANDOMIZERS:
-            raise G1WalkError(unknown("randomizer", name, _RANDOMIZERS))
     for name in ("episode_s", "gait_hz", "stiffness", "action_scale", "terminate_tilt", "terminate_height"):
         _require(config, name, lambda v: v > 0, "greater than 0")
     for name in ("joint_noise", "push"):

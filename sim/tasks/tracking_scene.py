@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mujoco
 import numpy as np
 
@@ -61,24 +63,37 @@ def _add_cameras(spec: mujoco.MjSpec, robot: Robot) -> None:
     palm.parent.add_camera(name="wrist", pos=palm.pos + placed, quat=turned, fovy=WRIST_FOVY)
 
 
-def compile_scene(robot: Robot, object_name: str) -> mujoco.MjModel:
-    """The compiled scene.
+def compile_scene(
+    robot: Robot, object_name: str, adjust: Callable[[mujoco.MjSpec], None] | None = None
+) -> mujoco.MjModel:
+    """The compiled scene, after ``adjust`` has changed its specification.
 
     Raises:
         PhysicsError: the robot and the object do not compile together.
     """
+    spec = scene_spec(robot, object_name)
+    if adjust is not None:
+        adjust(spec)
     try:
-        return scene_spec(robot, object_name).compile()
+        return spec.compile()
     except ValueError as error:
         raise PhysicsError(f"robot {robot.name!r} with object {object_name!r} does not compile: {error}") from error
 
 
-def make_world(robot: Robot, objects: list[tuple[str, int]], engine: Engine) -> World:
-    """Shards of worlds, one for each (object, number of worlds), with the channels of hand-object tracking."""
+def make_world(
+    robot: Robot,
+    objects: list[tuple[str, int]],
+    engine: Engine,
+    adjust: Callable[[mujoco.MjSpec], None] | None = None,
+) -> World:
+    """Shards of worlds, one for each (object, number of worlds), with the channels of hand-object tracking.
+
+    Scenes are compiled after ``adjust`` has changed their specifications.
+    """
     shards: list[Shard] = []
     start = 0
     for name, count in objects:
-        physics = engine.physics(compile_scene(robot, name), count)
+        physics = engine.physics(compile_scene(robot, name, adjust), count)
         shards.append(Shard(physics, start, start + count, name))
         start += count
     sources = {

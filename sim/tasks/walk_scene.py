@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import mujoco
@@ -51,9 +52,17 @@ def scene_spec(robot: Robot) -> mujoco.MjSpec:
     return spec
 
 
-def make_world(robot: Robot, num_worlds: int, engine: Engine) -> World:
-    """Worlds of one robot each, with the channels of locomotion."""
-    physics = engine.physics(scene_spec(robot).compile(), num_worlds)
+def make_world(
+    robot: Robot, num_worlds: int, engine: Engine, adjust: Callable[[mujoco.MjSpec], None] | None = None
+) -> World:
+    """Worlds of one robot each, with the channels of locomotion.
+
+    The scene is compiled after ``adjust`` has changed its specification.
+    """
+    spec = scene_spec(robot)
+    if adjust is not None:
+        adjust(spec)
+    physics = engine.physics(spec.compile(), num_worlds)
     base = (robot.base_joint,)
     sources = {
         "joint_pos": Source("qpos", "joint", robot.joint_names),

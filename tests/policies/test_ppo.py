@@ -106,7 +106,7 @@ def test_recurrent_replay_reproduces_the_rollout() -> None:
     ppo.iterate(env)
     ppo._collect(env)
     for batch in ppo.rollout.shuffle(3, True, ppo.generator):
-        assert torch.allclose(ppo._forward("policy", batch), batch["mean"], atol=1e-6)
+        assert torch.allclose(ppo.passes.minibatch("policy", batch), batch["mean"], atol=1e-6)
 
 
 def test_the_schedule_follows_the_kl() -> None:

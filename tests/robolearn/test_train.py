@@ -231,8 +231,8 @@ def test_a_continuation_refuses_what_would_change_the_training(uninterrupted, ov
         (["budget.minutes=-1"], "budget.minutes must be greater than 0, got -1"),
         (["checkpoint.keep=0"], "checkpoint.keep must be greater than 0, got 0"),
         (["algo.lr=-1"], "ppo lr must be greater than 0; got -1"),
-        (["device=cud"], "unknown device 'cud'; devices: cpu, cuda"),
-        (["task.randomize.gravity=[1,2]"], "unknown randomizer 'gravity'"),
+        (["device=cud"], "unknown device 'cud'; devices: auto, cpu, cuda, cuda:<number>"),
+        (["task.randomize.gravty=[1,2]"], "unknown randomizer 'gravty'; did you mean 'gravity'"),
         (["resume=nowhere"], "nowhere does not exist; runs near it: none"),
     ],
 )
