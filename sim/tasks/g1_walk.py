@@ -31,6 +31,8 @@ SPLITS = {"train": 11, "heldout": 12}
 """Split → seed of the commands that an evaluation gives."""
 CONTROLLED = {"all": ("",), "lower": (*LEG, "waist"), "legs": LEG}
 """Setting ``controlled`` → parts of the names of the joints that the policy moves."""
+AROUND = {"standing": "standing_pose", "gait": "gait_pose"}
+"""Setting ``around`` → the channel of the pose that a zero action commands."""
 EVALUATION_WORLDS = 64
 """Worlds of an evaluation that names no number."""
 
@@ -67,6 +69,8 @@ class G1WalkConfig:
     """Share of commands that are to stand still."""
     gait_hz: float = 1.25
     """Gait cycles per second, two steps each."""
+    around: str = "standing"
+    """What a zero action commands: standing, or gait, a walk by the clock that keeps no balance."""
     controlled: str = "all"
     """Joints that the policy moves: all, lower (legs and waist) or legs; the others hold their default."""
     stiffness: float = 4.0
@@ -163,11 +167,13 @@ def declare(
     device = world.device
     motors = Motors.of(robot, device)
     action = _decoder(config, robot, motors)
-    policy = _policy_terms(action)
+    policy = _policy_terms()
     fall = {"tilt": config.terminate_tilt, "height": config.terminate_height}
 
+    gait = gait_of(robot, config.gait_hz, device)
+
     def motor_torque(c: Channels) -> torch.Tensor:
-        return motors.torque(action.target(c["last_action"]), c["joint_pos"], c["joint_vel"])
+        return motors.torque(c["last_target"], c["joint_pos"], c["joint_vel"])
 
     return Task(
         name=config.name,
@@ -189,7 +195,8 @@ def declare(
         derived={
             **locomotion.DERIVED,
             **foot_landmarks(get_robot(config.robot, base="fixed"), device),
-            "gait_pose": gait_of(robot, config.gait_hz, device),
+            "standing_pose": gait.still,
+            "gait_pose": gait,
             "motor_torque": motor_torque,
         },
         baselines=baselines(robot),
@@ -222,7 +229,7 @@ def _decoder(config: G1WalkConfig, robot: Robot, motors: Motors) -> JointPositio
     )
     return JointPositionTargets(
         command,
-        default=torch.tensor(robot.home, dtype=torch.float32, device=motors.effort.device),
+        pose=AROUND[config.around],
         scale=config.action_scale * motors.effort / motors.stiffness,
         controlled=tuple(
             i for i, name in enumerate(robot.joint_names) if any(part in name for part in CONTROLLED[config.controlled])
@@ -232,10 +239,10 @@ def _decoder(config: G1WalkConfig, robot: Robot, motors: Motors) -> JointPositio
     )
 
 
-def _policy_terms(action: JointPositionTargets) -> dict[str, ObservationTerm]:
+def _policy_terms() -> dict[str, ObservationTerm]:
     channel = tracking.channel
     return {
-        "joint_pos": ObservationTerm(locomotion.joint_offset, {"default": action.default}),
+        "joint_pos": ObservationTerm(locomotion.joint_offset),
         "joint_vel": ObservationTerm(channel, {"name": "joint_vel", "scale": 0.1}),
         "imu_ang_vel": ObservationTerm(channel, {"name": "imu_ang_vel"}),
         "projected_gravity": ObservationTerm(channel, {"name": "projected_gravity"}),
@@ -269,6 +276,8 @@ def _noise() -> dict[str, NoiseTerm]:
 def _check(config: G1WalkConfig) -> None:
     if config.reward not in REWARDS:
         raise G1WalkError(unknown("reward", config.reward, REWARDS))
+    if config.around not in AROUND:
+        raise G1WalkError(unknown("around", config.around, AROUND))
     if config.controlled not in CONTROLLED:
         raise G1WalkError(unknown("controlled", config.controlled, CONTROLLED))
     for name in ("episode_s", "gait_hz", "stiffness", "action_scale", "terminate_tilt", "terminate_height"):

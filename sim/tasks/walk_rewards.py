@@ -103,12 +103,11 @@ def baselines(robot: Robot) -> dict[str, dict[str, Callable[[Env], torch.Tensor]
     """Standing still, and walking by the clock: shares of the planned gait, with nothing that answers a fall."""
 
     def walking(env: Env, share: float) -> torch.Tensor:
-        decoder = env.task.action
+        c, decoder = env.channels, env.task.action
         assert isinstance(decoder, JointPositionTargets)
-        offset = env.channels["gait_pose"] - decoder.default
-        return decoder.action_for(decoder.default + share * offset)
+        return decoder.action_for(c, c["standing_pose"] + share * (c["gait_pose"] - c["standing_pose"]))
 
     return {
-        "stand still": {"": lambda env: torch.zeros(env.num_envs, env.num_actions, device=env.device)},
+        "stand still": {"": partial(walking, share=0.0)},
         "gait by the clock": {f"{share:g}": partial(walking, share=share) for share in SHARES},
     }

@@ -59,22 +59,22 @@ class ResidualTracking:
 
 @dataclass
 class JointPositionTargets:
-    """Joint targets around a pose, and a gait clock: command = clamp(default + a·gain, limits).
+    """Joint targets around a pose, and a gait clock: command = clamp(pose + a·gain, limits).
 
     The clock is the decoder's own state, so that a robot walks in the time that the policy learnt, with nothing to
     deliver it.
 
     Attributes:
         command: channel of joint targets with limits, (J,).
-        default: (J,) rad, the command of a zero action.
+        pose: the channel (N, J), rad, that a zero action commands.
         scale: (J,) rad per unit of action.
-        controlled: (A,) ids of the joints that the action moves; the others keep their default.
+        controlled: (A,) ids of the joints that the action moves; the others follow the pose.
         clock_hz: gait cycles per second.
         dt: control step, s.
     """
 
     command: Channel
-    default: torch.Tensor
+    pose: str
     scale: torch.Tensor
     controlled: tuple[int, ...]
     clock_hz: float
@@ -88,26 +88,25 @@ class JointPositionTargets:
         self.state = (
             Channel("last_action", (self.num_actions,), "1", elements=names),
             Channel("action_change", (self.num_actions,), "1", elements=names),
+            Channel("last_target", self.command.shape, self.command.unit, elements=self.command.elements),
             Channel("gait_phase", (1,), "cycle"),
         )
         self._gain = torch.diag(self.scale)[list(self.controlled)]
-        self._lower = torch.as_tensor(self.command.lower, dtype=torch.float32, device=self.default.device)
-        self._upper = torch.as_tensor(self.command.upper, dtype=torch.float32, device=self.default.device)
+        self._lower = torch.as_tensor(self.command.lower, dtype=torch.float32, device=self.scale.device)
+        self._upper = torch.as_tensor(self.command.upper, dtype=torch.float32, device=self.scale.device)
 
     def decode(self, c: Channels, action: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Command (N, J) and next state, the phase in [0, 1)."""
+        command = torch.clamp(c[self.pose] + action @ self._gain, self._lower, self._upper)
         phase = c["gait_phase"] + self.clock_hz * self.dt
         state = {
             "last_action": action,
             "action_change": action - c["last_action"],
+            "last_target": command,
             "gait_phase": phase - torch.floor(phase),
         }
-        return self.target(action), state
+        return command, state
 
-    def target(self, action: torch.Tensor) -> torch.Tensor:
-        """The command (N, J) of an action (N, A)."""
-        return torch.clamp(self.default + action @ self._gain, self._lower, self._upper)
-
-    def action_for(self, target: torch.Tensor) -> torch.Tensor:
+    def action_for(self, c: Channels, target: torch.Tensor) -> torch.Tensor:
         """The action (N, A) whose command is ``target`` (N, J), where that can be reached."""
-        return ((target - self.default) / self.scale)[:, list(self.controlled)]
+        return ((target - c[self.pose]) / self.scale)[:, list(self.controlled)]

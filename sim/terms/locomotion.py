@@ -114,8 +114,12 @@ class Gait:
     sway: torch.Tensor
     reach: torch.Tensor
 
+    def still(self, c: Channels) -> torch.Tensor:
+        """(N, J) rad: the standing pose in every world."""
+        return self.standing.expand(len(c["joint_pos"]), -1)
+
     def __call__(self, c: Channels) -> torch.Tensor:
-        """(N, J) rad."""
+        """(N, J) rad: the walk at the commanded velocity."""
         swing = torch.sin(math.pi * swing_progress(c)) @ self.lift
         side = torch.sin(2.0 * math.pi * c["gait_phase"]) * self.sway
         reached = c["velocity_command"].unsqueeze(2) * foot_progress(c).unsqueeze(1)  # (N, 3, 2)
@@ -138,9 +142,9 @@ def swing_progress(c: Channels) -> torch.Tensor:
 # Observations
 
 
-def joint_offset(c: Channels, default: torch.Tensor) -> torch.Tensor:
-    """(N, J) rad: joint positions minus the default pose (J,)."""
-    return c["joint_pos"] - default
+def joint_offset(c: Channels) -> torch.Tensor:
+    """(N, J) rad: joint positions minus the standing pose."""
+    return c["joint_pos"] - c["standing_pose"]
 
 
 def gait_clock(c: Channels) -> torch.Tensor:

@@ -147,7 +147,7 @@ def test_the_planned_gait_carries_the_base_at_the_commanded_velocity() -> None:
     for side in ("left", "right"):
         pitch = sum(walking["joint_pos"][:, index[f"{side}_{j}_joint"]] for j in ("hip_pitch", "knee", "ankle_pitch"))
         assert pitch.abs().max() < 1e-5, "the sole stays level"
-    assert (walking["joint_pos"] > torch.from_numpy(ROBOT.lower)).all()
+    assert (walking["joint_pos"] > torch.tensor(ROBOT.lower)).all()
     turning = planned(0.0, 0.0, 0.5)["joint_pos"][:, index["left_hip_yaw_joint"]]
     stance = phase[:, 0] < locomotion.STANCE
     assert -torch.gradient(turning)[0][stance].mean().item() / dt == pytest.approx(0.5, abs=0.05)
@@ -305,7 +305,7 @@ def test_the_policy_reads_what_a_robot_measures_and_commands_joints(walk) -> Non
         *("joint_pos", "joint_vel", "imu_orientation", "imu_ang_vel"),
         "velocity_command",
     )
-    assert env.contract.names("state") == ("last_action", "action_change", "gait_phase")
+    assert env.contract.names("state") == ("last_action", "action_change", "last_target", "gait_phase")
     assert env.contract.robot == "g1" and env.contract.rate_hz == pytest.approx(50)
     command = env.contract.channel("joint_pos_target")
     assert command.elements == ROBOT.joint_names and command.lower == tuple(ROBOT.lower)
@@ -319,15 +319,30 @@ def test_zero_action_is_the_standing_pose_and_actions_move_targets_by_their_scal
     np.testing.assert_allclose(ctrl.numpy(), np.tile(ROBOT.home, (2, 1)), atol=1e-6)
     motors = Motors.of(ROBOT, CPU)
     env.step(torch.full((2, 29), 0.1))
-    moved = ctrl[0] - torch.from_numpy(ROBOT.home)
+    moved = ctrl[0] - torch.tensor(ROBOT.home)
     assert torch.allclose(moved.float(), 0.1 * 0.25 * motors.effort / motors.stiffness, atol=1e-5)
     assert torch.equal(env.channels["action_change"], torch.full((2, 29), 0.1))
     assert torch.allclose(env.channels["gait_phase"], torch.full((2, 1), 2 * 0.02 * 1.25), atol=1e-6)
     env.step(torch.full((2, 29), 1e6))
     np.testing.assert_allclose(ctrl[0].numpy(), ROBOT.upper, atol=1e-6)
-    decoder = env.task.action
-    target = torch.from_numpy(ROBOT.home).float() + 0.05
-    assert torch.allclose(decoder.target(decoder.action_for(target.expand(2, -1))), target.expand(2, -1), atol=1e-6)
+    target = torch.tensor(ROBOT.home).float().expand(2, -1) + 0.05
+    action = env.task.action.action_for(env.channels, target)
+    assert torch.allclose(env.task.action.decode(env.channels, action)[0], target, atol=1e-6)
+    env.step(action)
+    assert torch.equal(env.channels["last_target"], ctrl.float()) and torch.allclose(ctrl.float(), target, atol=1e-6)
+
+
+def test_a_zero_action_around_the_gait_walks_by_the_clock(walk) -> None:
+    env = walk(30, around="gait")
+    planned = env.channels["gait_pose"].clone()
+    moving = env.channels["moving"].clone()
+    env.step(zero_action(env, {}))
+    sent = env.world.shards[0].physics.bind("ctrl").float()
+    assert torch.allclose(sent, planned, atol=1e-6)
+    off = (sent - torch.tensor(ROBOT.home).float()).abs().max(1).values
+    assert (off[moving] > 1e-3).all() and (off[~moving] < 1e-6).all() and moving.any() and (~moving).any()
+    still = env.task.baselines["stand still"][""](env)
+    assert torch.allclose(env.task.action.decode(env.channels, still)[0], env.channels["standing_pose"], atol=1e-6)
 
 
 def test_stiffer_motors_are_another_robot_that_falls_later(walk) -> None:
@@ -460,6 +475,7 @@ def test_the_random_control_pays_for_nothing(walk) -> None:
     ("settings", "message"),
     [
         ({"reward": "wlak"}, "unknown reward 'wlak'; did you mean 'walk'"),
+        ({"around": "gate"}, "unknown around 'gate'; did you mean 'gait'"),
         ({"controlled": "leg"}, "unknown controlled 'leg'; did you mean 'legs'"),
         ({"randomize": {"object_mass": [1, 2]}}, "unknown randomizer 'object_mass'"),
         ({"randomize": {"base_mass": [1]}}, "randomize.base_mass must be two numbers"),
