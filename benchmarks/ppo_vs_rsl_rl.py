@@ -49,7 +49,7 @@ class TimedEnv:
     def __init__(self, env: EnvLike) -> None:
         self.env = env
         self.num_envs, self.num_actions = env.num_envs, env.num_actions
-        self.observation_dims = env.observation_dims
+        self.observation_dims, self.device = env.observation_dims, env.device
         self.seconds = 0.0
         self.rewards: list[float] = []
 
@@ -65,6 +65,10 @@ class TimedEnv:
         self.seconds += time.perf_counter() - start
         self.rewards.append(float(step.reward.mean()))
         return step
+
+    def check(self) -> None:
+        """Let the environment say what was wrong with a rollout."""
+        self.env.check()
 
 
 class Ours:

@@ -97,8 +97,10 @@ def compiled(function: F, how: str) -> F:
     """
     if how == "none":
         return function
-    from torch._dynamo.exc import TorchDynamoException
+    import torch._dynamo
 
+    # Every learner of a process (of a sweep, say) needs its own; beyond the limit nothing would be compiled any more.
+    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 256)
     # Batches come in many sizes, for each of which something would be compiled otherwise.
     fast = torch.compile(function, dynamic=True, mode="max-autotune-no-cudagraphs" if how == "max" else None)
 
@@ -106,7 +108,7 @@ def compiled(function: F, how: str) -> F:
     def run(*args: Any) -> Any:
         try:
             return fast(*args)
-        except TorchDynamoException as error:
+        except torch._dynamo.exc.TorchDynamoException as error:
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise PolicyConfigError(f"ppo compile={how} does not work here, compile=none does: {reason}") from error
 

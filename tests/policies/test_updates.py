@@ -65,7 +65,7 @@ def test_a_fault_found_late_has_moved_nothing(fault: int) -> None:
     states = []
     for watch in (True, False):
         env = PointMass(32, seed=5)
-        ppo = make(env, watch=watch, imitation_coef=1.0)
+        ppo = make(env, watch=watch, imitation_coef=1.0, lr=1e-6, lr_min=1e-7)  # so that the rate keeps rising
         ppo.imitation = lambda batch: batch.mean.square().mean()
         ppo.iterate(env)
         calls = []
@@ -75,13 +75,12 @@ def test_a_fault_found_late_has_moved_nothing(fault: int) -> None:
             return batch.mean.square().mean() * (math.nan if len(calls) == fault + 1 else 1.0)
 
         ppo.imitation = faulty
-        env.load_state_dict(env.state_dict())
         with pytest.raises(NonFiniteError, match=r"loss/imitation, gradient of the policy \(iteration 1\)"):
             ppo.iterate(env)
         assert len(calls) == (fault + 1 if watch else 16)
         states.append(ppo.optimizer.state_dict() | {"flat": ppo.optimizer.flat.detach().clone()})
     seen, unseen = states
-    assert seen["lr"] == unseen["lr"]
+    assert seen["lr"] == unseen["lr"] == pytest.approx(1e-6 * 1.5 ** (15 + max(0, fault - 1)))
     assert torch.allclose(seen["flat"], unseen["flat"], atol=1e-5)
     assert seen["moments"]["step"] == unseen["moments"]["step"] == 16 + fault
     for name, moment in seen["moments"].items():
