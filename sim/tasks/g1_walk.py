@@ -31,7 +31,7 @@ SPLITS = {"train": 11, "heldout": 12}
 """Split → seed of the commands that an evaluation gives."""
 CONTROLLED = {"all": ("",), "lower": (*LEG, "waist"), "legs": LEG}
 """Setting ``controlled`` → parts of the names of the joints that the policy moves."""
-AROUND = {"standing": "standing_pose", "gait": "gait_pose"}
+AROUND = {"gait": "gait_pose", "standing": "standing_pose"}
 """Setting ``around`` → the channel of the pose that a zero action commands."""
 EVALUATION_WORLDS = 64
 """Worlds of an evaluation that names no number."""
@@ -69,8 +69,8 @@ class G1WalkConfig:
     """Share of commands that are to stand still."""
     gait_hz: float = 1.25
     """Gait cycles per second, two steps each."""
-    around: str = "standing"
-    """What a zero action commands: standing, or gait, a walk by the clock that keeps no balance."""
+    around: str = "gait"
+    """What a zero action commands: gait, a walk by the clock that keeps no balance, or standing."""
     controlled: str = "all"
     """Joints that the policy moves: all, lower (legs and waist) or legs; the others hold their default."""
     stiffness: float = 4.0
