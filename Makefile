@@ -36,9 +36,10 @@ format: install ## rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## speed against the bare engine, gymnasium and rsl_rl, as ratios
-	$(BIN)/robolearn bench sim
+bench: install ## speed of everything, against the bare engine, gymnasium and rsl_rl, as ratios; lines in bench.jsonl
+	$(BIN)/robolearn bench all --out bench.jsonl
 	$(BIN)/python benchmarks/ppo_vs_rsl_rl.py
+	@test ! -x .venv-mjlab/bin/python || $(BIN)/python benchmarks/mjlab_peer.py
 
 clean: ## remove the virtual environment and every cache (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -78,7 +78,7 @@ def bench_sim(
     _run_env(env, 99)  # past the start of the clips, into contacts; and warm
     decimation = env.task.decimation
     rates: dict[str, list[float]] = {"env": [], "raw": [], "async": []}
-    pool = _AsyncWorkers(env.world.shards[0].physics.model, workers, decimation) if workers else None
+    pool = _AsyncWorkers(env, workers) if workers else None
     try:
         for k in range(repeats):
             progress(f"measurement {k + 1} of {repeats}")
@@ -150,8 +150,8 @@ def _run_env(env: Env, steps: int) -> tuple[float, list[list[torch.Tensor]]]:
 class _MujocoEnv(gymnasium.Env):
     """One scene behind gymnasium's interface, as a worker of ``AsyncVectorEnv`` runs it."""
 
-    def __init__(self, model: mujoco.MjModel, decimation: int) -> None:
-        self._model, self._data, self._decimation = model, mujoco.MjData(model), decimation
+    def __init__(self, model: mujoco.MjModel, decimation: int, start: np.ndarray) -> None:
+        self._model, self._data, self._decimation, self._start = model, mujoco.MjData(model), decimation, start
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (model.nq + model.nv,), np.float64)
         self.action_space = gymnasium.spaces.Box(-np.inf, np.inf, (model.nu,), np.float64)
 
@@ -160,7 +160,7 @@ class _MujocoEnv(gymnasium.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         mujoco.mj_resetData(self._model, self._data)
-        self._data.qpos[2] = 0.3  # the hand above the object
+        self._data.qpos[:] = self._start
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -173,11 +173,15 @@ class _MujocoEnv(gymnasium.Env):
 
 
 class _AsyncWorkers:
-    def __init__(self, model: mujoco.MjModel, workers: int, decimation: int) -> None:
-        self._env = gymnasium.vector.AsyncVectorEnv([lambda: _MujocoEnv(model, decimation)] * workers, context="fork")
+    """The environment's first world in every worker, from where it is now and with the controls that it has now."""
+
+    def __init__(self, env: Env, workers: int) -> None:
+        physics, decimation = env.world.shards[0].physics, env.task.decimation
+        start, control = (physics.bind(name)[0].double().cpu().numpy().copy() for name in ("qpos", "ctrl"))
+        made = [lambda: _MujocoEnv(physics.model, decimation, start)] * workers
+        self._env = gymnasium.vector.AsyncVectorEnv(made, context="fork")
         self._env.reset(seed=0)
-        self._action = np.zeros((workers, model.nu))
-        self._action[:, 2] = 0.3
+        self._action = np.tile(control, (workers, 1))
 
     def run(self, steps: int) -> float:
         start = time.perf_counter()

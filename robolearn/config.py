@@ -105,7 +105,7 @@ class TrainConfig:
     run_dir: str | None = None
     """The run's folder; default: runs/<task>/<date and time>-s<seed>."""
     curves: bool = True
-    """Draw the learning curves when training ends."""
+    """Draw the learning curves, and what was randomised, when training ends."""
     evaluate: bool = True
     """Evaluate when training ends."""
     video: bool = True
@@ -180,6 +180,7 @@ def resumed(stored: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
 
     names = {group: (stored.get(group) or {}).get("name", "") for group in ("task", "algo")}
     base = compose([f"{group}={name}" for group, name in names.items()])
+    _empty_dictionaries(base, stored)
     try:
         config = OmegaConf.merge(base, stored)
     except OmegaConfBaseException as error:
@@ -194,6 +195,16 @@ def resumed(stored: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
             may = [name for name in known if name.startswith(RESUMABLE)]
             raise ConfigError(f"a continued run cannot change {key!r}; it may change: {', '.join(may)}")
     return apply(config, overrides)
+
+
+def _empty_dictionaries(base: DictConfig, stored: Mapping[str, Any]) -> None:
+    """Empty the open dictionaries that are stored: they stand as they are, with nothing of the defaults mixed in."""
+    from omegaconf import OmegaConf
+
+    for name in open_names(base):
+        if OmegaConf.select(OmegaConf.create(dict(stored)), name) is not None:
+            OmegaConf.update(base, name, {}, merge=False)
+            OmegaConf.set_struct(OmegaConf.select(base, name), False)
 
 
 def to_train_config(config: DictConfig) -> TrainConfig:
@@ -311,7 +322,10 @@ def _open_dictionaries(overrides: Sequence[str], base: Callable[[], DictConfig])
             known, below = flatten(config), open_names(config)
         refuse_unknown(key, known, below)
         new = key not in known and not override.startswith(("+", "~"))
-        done.append(f"+{override}" if new else override)
+        if not new and key.rpartition(".")[0] in below and override.startswith(f"{key}={{"):
+            done += [f"~{key}", f"+{override}"]  # a mapping takes the place of what was there, such as a list
+        else:
+            done.append(f"+{override}" if new else override)
     return done
 
 

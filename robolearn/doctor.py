@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from robolearn.errors import RobolearnError
 from robolearn.files import json_line
 from robolearn.settings import add_json
 from robolearn.versions import package_version, processor, usable_cores
@@ -104,17 +105,26 @@ def _memory() -> Finding:
 
 
 def _gpu() -> Finding:
+    """The first GPU, and whether both torch and MuJoCo Warp can use it."""
     import torch
 
-    if torch.cuda.is_available():
-        free = torch.cuda.get_device_properties(0).total_memory / 2**30
-        name = f"{torch.cuda.get_device_name(0)}, {free:.0f} GiB, CUDA {torch.version.cuda}"
-        return Finding("gpu", True, name)
-    listed = _run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
-    if listed:
+    from sim.gpu_device import open_device
+
+    listed = _run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]).splitlines()
+    if not torch.cuda.is_available():
+        if not listed:
+            return Finding("gpu", False, "none; training runs on the processor")
         advice = "install a CUDA build of torch"
-        return Finding("gpu", False, f"{listed.splitlines()[0]}, but torch {torch.__version__} cannot use it", advice)
-    return Finding("gpu", False, "none; training runs on the processor")
+        return Finding("gpu", False, f"{listed[0]}, but torch {torch.__version__} cannot use it", advice)
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    driver = f", driver {listed[0].rpartition(', ')[2]}" if listed else ""
+    detail = f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB{driver}, torch with CUDA {torch.version.cuda}"
+    try:
+        open_device("cuda:0")
+    except RobolearnError as error:
+        return Finding("gpu", False, detail, str(error))
+    engine = f"MuJoCo Warp {package_version('mujoco-warp')}, Warp {package_version('warp-lang')}"
+    return Finding("gpu", True, f"{detail}, {engine}")
 
 
 def _rendering() -> Finding:

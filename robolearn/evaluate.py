@@ -31,9 +31,9 @@ class Options:
     checkpoint: str = "last"
     """last, best, or an iteration."""
     split: str = "heldout"
-    """Clips to judge on: heldout, heldout_objects or train."""
+    """Clips or commands to judge on: heldout, train, or heldout_objects of a task with objects."""
     objects: bool = True
-    """Judge on held-out objects too."""
+    """Judge on held-out objects too, where the task has objects."""
     baselines: bool = True
     """Run the baselines too."""
     seed: int = 1000
@@ -71,7 +71,7 @@ def evaluate_run(run: Run) -> dict[str, Any]:
 
 
 def evaluate(trained: Trained, options: Options, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Judge a policy: noise off and on, held-out objects, and every baseline, on the same clips and worlds.
+    """Judge a policy: noise off and on, held-out objects, and every baseline, on the same episodes and worlds.
 
     Returns:
         Plain values: ``rows`` (name → metrics with mean, median and 95% interval), ``headline`` (the policy's success),
@@ -84,11 +84,12 @@ def evaluate(trained: Trained, options: Options, say: Callable[[str], None] = la
         return trained.env(split, seed=options.seed, **changes)
 
     controller = trained.controller()
-    say(f"evaluating {trained.checkpoint} of {trained.run.path} on {options.split} clips")
+    say(f"evaluating {trained.checkpoint} of {trained.run.path} on {options.split} episodes")
     quiet = env(options.split, sensor_noise=False)
     rows: dict[str, Verdict] = {"policy": judge(quiet, controller)}
     rows["policy, sensor noise"] = judge(env(options.split, sensor_noise=True), controller)
-    if options.objects and options.split == "heldout" and not trained.config.task["motions"]["folder"]:
+    motions = trained.config.task.get("motions")
+    if options.objects and options.split == "heldout" and motions and not motions["folder"]:
         rows["policy, held-out objects"] = judge(env("heldout_objects", sensor_noise=False), controller)
     success = quiet.task.success
     if options.baselines:
@@ -131,7 +132,7 @@ def print_table(result: Mapping[str, Any], file: Any) -> None:
     from robolearn.judge import RATES
 
     success = result["success"]
-    table = Table(title=f"{result['task']}: {result['split']} clips, {result['checkpoint']}", show_edge=False)
+    table = Table(title=f"{result['task']}: {result['split']} episodes, {result['checkpoint']}", show_edge=False)
     table.add_column("", no_wrap=True)
     for name in result["report"]:
         table.add_column(f"{name} %" if name in RATES else name, justify="right", no_wrap=True)

@@ -48,8 +48,9 @@ def export_run(run: str | Path, out: Path | None = None, checkpoint: str = "last
     from robolearn.bundle import export
     from robolearn.policy_graph import PolicyGraph, sample_inputs
     from robolearn.trained import Trained
+    from sim.engines import Engine
 
-    trained = Trained.load(run, checkpoint)
+    trained = Trained.load(run, checkpoint, Engine("cpu", threads=1))
     env = trained.env(num_envs=1)
     graph = PolicyGraph(env, trained.learner.policy_module())
     return export(

@@ -1,28 +1,38 @@
-"""Films of a policy at work: what it does, beside the reference it follows."""
+"""Films of a policy at work: what it does, beside the reference that it follows where there is one."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from robolearn.judge import Controller
-from sim.camera import RenderError, SceneRenderer, caption, write_video
 from sim.env import Env
+from sim.opengl import RenderError
+from sim.video import SceneRenderer, caption, write_video
+from sim.world import Shard
+
+_TABLE: dict[str, Any] = {"distance": 0.6, "elevation": -15.0}
+_WALKER: dict[str, Any] = {"lookat": (0.0, 0.0, 0.65), "distance": 2.6, "elevation": -12.0}
 
 
-def film_tracking(
+def film(
     env: Env, controller: Controller, path: Path, *, worlds: int = 4, fps: int = 30, size: tuple[int, int] = (240, 320)
 ) -> Path:
-    """Write an mp4 of ``worlds`` worlds of an evaluation environment, each the policy (left) beside its reference.
+    """Write an mp4 of ``worlds`` worlds of an evaluation environment.
+
+    Where the goal is a `sim.motions.ReferenceGoal`, each world is shown as the policy (left) beside its reference; a
+    robot on a free base is followed.
 
     Args:
-        env: an environment whose goal is a `sim.motions.ReferenceGoal`.
+        env: the environment.
         controller: what acts.
         path: the mp4.
-        worlds: how many worlds to show, spread over all objects.
+        worlds: how many worlds to show, spread over all of them.
         fps: frames per second; control steps are skipped to fit, time runs true.
         size: (height, width) of one picture, pixels.
 
@@ -41,38 +51,50 @@ def _frames(
     env: Env, controller: Controller, chosen: np.ndarray, every: int, size: tuple[int, int]
 ) -> Iterator[np.ndarray]:
     shards = [next(s for s in env.world.shards if s.start <= i < s.stop) for i in chosen]
-    renderers = {
-        shard.label: SceneRenderer(shard.physics.model, *size, distance=0.6, elevation=-15.0) for shard in shards
-    }
+    models = {shard.label: copy.copy(shard.physics.model) for shard in shards}
+    tracking = "reference_joint_pos" in env.channels
+    picture, view = (_pair, _TABLE) if tracking else (_following, _WALKER)
+    renderers = {label: SceneRenderer(model, *size, **view) for label, model in models.items()}
     obs = env.reset()
     longest = int(env.max_episode_length)
     try:
         for step in range(longest - 1):
             if step % every == 0:
-                pairs = [_pair(env, i, s.label, renderers[s.label]) for i, s in zip(chosen, shards, strict=True)]
-                yield _grid(pairs)
+                pictures = []
+                for i, shard in zip(chosen, shards, strict=True):
+                    env.world.write_model(i, models[shard.label])
+                    pictures.append(picture(env, i, shard, renderers[shard.label]))
+                yield _grid(pictures)
             obs = env.step(controller(env, obs)).obs
     finally:
         for renderer in renderers.values():
             renderer.close()
 
 
-def _grid(pairs: list[np.ndarray]) -> np.ndarray:
+def _grid(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures of one size in rows of two; a single one stays alone."""
-    if len(pairs) % 2 and len(pairs) > 1:
-        pairs = [*pairs, np.zeros_like(pairs[0])]
-    rows = [np.concatenate(pairs[k : k + 2], axis=1) for k in range(0, len(pairs), 2)]
+    if len(pictures) % 2 and len(pictures) > 1:
+        pictures = [*pictures, np.zeros_like(pictures[0])]
+    rows = [np.concatenate(pictures[k : k + 2], axis=1) for k in range(0, len(pictures), 2)]
     return np.concatenate(rows)
 
 
-def _pair(env: Env, world: int, label: str, renderer: SceneRenderer) -> np.ndarray:
+def _following(env: Env, world: int, shard: Shard, renderer: SceneRenderer) -> np.ndarray:
+    """The world from beside, the camera moving along with the robot's base, (H, W, 3)."""
+    qpos = shard.physics.bind("qpos")[world - shard.start].cpu().numpy()
+    renderer.camera.lookat[:2] = qpos[:2]
+    ahead, left, turn = env.channels["velocity_command"][world].tolist()
+    return caption(renderer.render(qpos), f"{ahead:+.2f} {left:+.2f} m/s {turn:+.2f} rad/s")
+
+
+def _pair(env: Env, world: int, shard: Shard, renderer: SceneRenderer) -> np.ndarray:
     """Policy and reference side by side, (H, 2W, 3)."""
     c = env.channels
-    actual = torch.cat([c["joint_pos"][world], c["object_pose"][world]]).numpy()
-    wanted = torch.cat([c["reference_joint_pos"][world, 0], c["reference_object_pose"][world, 0]]).numpy()
+    actual = torch.cat([c["joint_pos"][world], c["object_pose"][world]]).cpu().numpy()
+    wanted = torch.cat([c["reference_joint_pos"][world, 0], c["reference_object_pose"][world, 0]]).cpu().numpy()
     centre = wanted[-7:-4]
     renderer.camera.lookat[:] = 0.5 * (renderer.camera.lookat + [centre[0], centre[1], max(centre[2], 0.08)])
     error = 100.0 * float(np.linalg.norm(actual[-7:-4] - wanted[-7:-4]))
-    left = caption(renderer.render(actual), f"policy: {label}, object error {error:.1f} cm")
+    left = caption(renderer.render(actual), f"policy: {shard.label}, object error {error:.1f} cm")
     right = caption(renderer.render(wanted), "reference")
     return np.concatenate([left, right], axis=1)

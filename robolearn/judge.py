@@ -16,7 +16,7 @@ from sim.env import Env
 Controller = Callable[[Env, Mapping[str, torch.Tensor]], torch.Tensor]
 """``controller(env, obs) -> actions (N, A)``."""
 
-RATES = ("tight", "turned", "strict", "loose", "completed", "diverged", "success")
+RATES = ("tight", "turned", "strict", "loose", "completed", "diverged", "success", "fell")
 _RESAMPLES = 2000
 
 
@@ -82,7 +82,7 @@ def wilson(rate: float, n: int, z: float = 1.96) -> tuple[float, float]:
 def judge(env: Env, controller: Controller) -> Verdict:
     """Run one episode in every world of an evaluation environment, and collect the results."""
     obs = env.reset()
-    waiting = torch.ones(env.num_envs, dtype=torch.bool)
+    waiting = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     results: dict[str, torch.Tensor] = {}
     for _ in range(env.max_episode_length + 1):
         step = env.step(controller(env, obs)).ended()
@@ -92,11 +92,11 @@ def judge(env: Env, controller: Controller) -> Verdict:
         for name, values in step.episodes.items():
             if name.startswith("termination/"):
                 continue
-            results.setdefault(name, torch.full((env.num_envs,), math.nan))[ids] = values[fresh]
+            results.setdefault(name, torch.full_like(waiting, math.nan, dtype=torch.float))[ids] = values[fresh]
         waiting[ids] = False
         if not waiting.any():
             break
-    return Verdict({name: values.double().numpy() for name, values in results.items()})
+    return Verdict({name: values.double().cpu().numpy() for name, values in results.items()})
 
 
 def zero_action(env: Env, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:

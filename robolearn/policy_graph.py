@@ -12,6 +12,7 @@ from policies.networks import PolicyModule
 from robolearn.contract import Channel, Contract
 from sim.channels import Channels
 from sim.env import Env
+from sim.task import concatenated
 
 MEMORY = "memory"
 """Name of the channel that carries a recurrent policy's hidden state."""
@@ -31,19 +32,20 @@ class PolicyGraph(nn.Module):
     def __init__(self, env: Env, policy: PolicyModule) -> None:
         super().__init__()
         self.policy = policy
-        self._task = env.task
+        self._terms = tuple(env.task.observations["policy"].values())
+        self._derived, self._action = env.task.derived, env.task.action
         self.contract = _with_memory(env.contract, policy.hidden_size)
 
     def forward(self, **values: torch.Tensor) -> dict[str, torch.Tensor]:
-        c = Channels(values, self._task.derived)
-        obs = self._task.observe("policy", c)
+        c = Channels(values, self._derived)
+        obs = concatenated(c, self._terms)
         memory: dict[str, torch.Tensor] = {}
         if self.policy.hidden_size:
             action, memory[MEMORY] = self.policy(obs, values[MEMORY])
         else:
             action = self.policy(obs)
-        command, state = self._task.action.decode(c, action)
-        return {self._task.action.command.name: command, **state, **memory}
+        command, state = self._action.decode(c, action)
+        return {self._action.command.name: command, **state, **memory}
 
 
 def _with_memory(contract: Contract, size: int) -> Contract:

@@ -74,14 +74,14 @@ def main(args: argparse.Namespace) -> int:
 
 def _make(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from sim.references.format import FORMAT_VERSION
-    from sim.robots import get_robot
+    from sim.robots import get_hand
     from sim.tasks.tracking_motions import ClipConfig, clips_for
 
     out: Path = args.out
     index = out / INDEX
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not args.force:
         raise RobolearnError(f"{out} exists and is not an empty folder; --force overwrites its clips")
-    robot = get_robot(args.robot, side=args.side)
+    robot = get_hand(args.robot, side=args.side)
     config = ClipConfig(
         kind=args.kind,
         clips=args.clips,
@@ -158,10 +158,10 @@ def _retarget(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from sim.references.format import load
     from sim.references.repair import repair, split_gaps
     from sim.references.retarget import retarget
-    from sim.robots import get_robot
+    from sim.robots import get_hand
 
     recording = load(args.clip)
-    robot = get_robot(args.robot, side=recording.side)
+    robot = get_hand(args.robot, side=recording.side)
     pieces = split_gaps(recording, args.max_gap) if args.split_gaps else [recording]
     stem = args.out.with_suffix("")
     outputs = [args.out] if len(pieces) == 1 else [Path(f"{stem}_{i:02d}.npz") for i in range(len(pieces))]

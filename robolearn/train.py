@@ -203,13 +203,16 @@ def make_learner(config: TrainConfig, env: Any) -> Learner:
     return made
 
 
-def finish(run: Run, config: TrainConfig) -> dict[str, Any]:
+def finish(run: Run, config: TrainConfig, env: Any) -> dict[str, Any]:
     """What follows a training that was not interrupted: curves, evaluation, video; returns the evaluation."""
     from robolearn.curves import plot_curves
+    from robolearn.draws import plot_draws
 
     rows = run.metrics()
     if rows and config.curves:
         plot_curves(rows, run.path / "curves.png", title=run.path.name)
+        title = f"{run.path.name}: what {env.num_envs} worlds drew"
+        plot_draws(env.task.randomizers.values(), run.path / "randomization.png", title=title)
     evaluation: dict[str, Any] = {}
     if config.evaluate:
         from robolearn.evaluate import evaluate_run
@@ -254,7 +257,7 @@ def _carry_out(training: Training, started: float) -> Result | None:
         if run is None:
             return None
         _say_how_it_ended(training, run, outcome)
-        evaluation = finish(run, training.config) if outcome.signal is None else {}
+        evaluation = finish(run, training.config, training.env) if outcome.signal is None else {}
     except KeyboardInterrupt:
         if run is not None:
             print(f"interrupted; continue with: robolearn train resume={run.path}", file=sys.stderr)

@@ -37,16 +37,23 @@ class Trained:
         config: what it was trained with.
         learner: with the checkpoint's weights and normaliser.
         checkpoint: which checkpoint, such as ``last (iteration 430)``.
+        engine: what steps the worlds that `env` makes.
     """
 
     run: Run
     config: TrainConfig
     learner: PPO
     checkpoint: str
+    engine: Engine
 
     @classmethod
-    def load(cls, path: str | Path, checkpoint: str = "last") -> Trained:
+    def load(cls, path: str | Path, checkpoint: str = "last", engine: Engine | None = None) -> Trained:
         """Read the policy of a run.
+
+        Args:
+            path: the run's folder.
+            checkpoint: last, best, or an iteration.
+            engine: what steps worlds; the policy is where they are. By default the run's own, where it can be had.
 
         Raises:
             RobolearnError: not a run, no such checkpoint, or one that does not fit the run's configuration.
@@ -54,12 +61,13 @@ class Trained:
         run = Run.open(path)
         config = to_train_config(resumed(run.config, ()))
         found = run.load(checkpoint)
-        learner = learner_for(config, evaluation_env(config, split="train", num_envs=1))
+        engine = engine or _engine_here(config)
+        learner = learner_for(config, evaluation_env(config, split="train", num_envs=1, engine=engine))
         try:
             learner.load_state_dict(found.state["ranks"][0]["learner"])
         except (KeyError, IndexError, TypeError) as error:
             raise TrainedError(f"checkpoint {found.path} does not hold a policy: {error!r}") from error
-        return cls(run, config, learner, f"{checkpoint} (iteration {found.iteration})")
+        return cls(run, config, learner, f"{checkpoint} (iteration {found.iteration})", engine)
 
     def controller(self) -> Controller:
         """The deterministic policy, with memories of its own."""
@@ -67,7 +75,7 @@ class Trained:
 
     def env(self, split: str = "heldout", num_envs: int = 0, seed: int = 1000, **settings: Any) -> Env:
         """An evaluation environment of the run's task; ``settings`` replace the task's own."""
-        return evaluation_env(self.config, split, num_envs, seed, **settings)
+        return evaluation_env(self.config, split, num_envs, seed, self.engine, **settings)
 
 
 def policy_controller(learner: PPO) -> Controller:
@@ -93,12 +101,17 @@ def learner_for(config: TrainConfig, env: Env) -> PPO:
 
 
 def evaluation_env(
-    config: TrainConfig, split: str = "heldout", num_envs: int = 0, seed: int = 1000, **settings: Any
+    config: TrainConfig,
+    split: str = "heldout",
+    num_envs: int = 0,
+    seed: int = 1000,
+    engine: Engine | None = None,
+    **settings: Any,
 ) -> Env:
     """Whole episodes of ``config``'s task: one world per clip where ``num_envs`` is 0, assists and early ends off."""
     task = {key: value for key, value in config.task.items() if key != "name"} | settings
     name = str(config.task["name"])
-    engine = _engine_here(config)
+    engine = engine or _engine_here(config)
     return make_env(name, num_envs, seed=seed, engine=engine, split=split, evaluation=True, **task)
 
 

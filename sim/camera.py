@@ -1,159 +1,221 @@
-"""Pictures of a scene: an offscreen renderer over one compiled model, and an mp4 writer."""
+"""Cameras in batch: pictures of every world, as often and of as many worlds as are asked for, on either engine."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import cv2
 import mujoco
 import numpy as np
+import torch
 
-from robolearn.errors import RobolearnError
-from sim.physics import quiet_mujoco
+from sim.camera_gl import OpenGLCameras
+from sim.mujoco_cpu import MujocoCpu
+from sim.opengl import RenderError
+from sim.physics import Physics
+from sim.pictures import Pictures, Request
+from sim.world import Shard, World
 
-
-class RenderError(RobolearnError):
-    """No way to render on this machine, or a video that cannot be written."""
-
-
-def gl_backend() -> str:
-    """The OpenGL backend that MuJoCo took when it was first imported; `robolearn` sees to it that this is EGL."""
-    context = getattr(mujoco, "GLContext", None)
-    return "none" if context is None else context.__module__.rpartition(".")[2]
+__all__ = ["BatchCameras", "Frames", "RenderError", "look_at"]
 
 
-class SceneRenderer:
-    """Renders states of one model from a free camera.
+@dataclass(frozen=True)
+class Frames:
+    """The latest pictures of N worlds by V cameras. The next call reuses the tensors.
+
+    Attributes:
+        names: the cameras, V of them.
+        rgb: (N, V, H, W, 3) uint8, or None where not asked for, as below.
+        depth: (N, V, H, W) float32, m along the optical axis; 0 where nothing is hit.
+        segmentation: (N, V, H, W, 2) int32, (object id, `mujoco.mjtObj`); (-1, -1) where nothing is hit.
+        age: (N,) int64, control steps since each world's pictures were made; -1 for a world that has none yet.
+    """
+
+    names: tuple[str, ...]
+    rgb: torch.Tensor | None
+    depth: torch.Tensor | None
+    segmentation: torch.Tensor | None
+    age: torch.Tensor
+
+    @property
+    def fresh(self) -> torch.Tensor:
+        """(N,) bool, the worlds whose pictures show this control step."""
+        return self.age == 0
+
+
+class BatchCameras:
+    """Named cameras of all worlds.
+
+    `render` is called once in each control step. Every ``every``-th call makes pictures, of the worlds of its mask;
+    other worlds, and the calls in between, keep the pictures that they had and tell their age.
 
     Args:
-        model: the scene.
-        height, width: of the pictures, pixels.
-        lookat: (3,) m, world; distance: m; azimuth, elevation: degrees.
+        worlds: a `World`, its shards, or one engine.
+        names: cameras of the model; with several models, each has all of them.
+        height, width: of each picture, pixels.
+        rgb, depth, segmentation: which kinds of picture to make.
+        every: control steps between pictures, 1 or more.
+        threads: to draw CPU worlds on; 0 means every core.
+
+    Attributes:
+        num_worlds, device: N, and where the pictures are.
 
     Raises:
-        RenderError: the machine offers no offscreen OpenGL.
+        RenderError: an unknown camera, an impossible size, or no way to render on this machine.
     """
 
     def __init__(
         self,
-        model: mujoco.MjModel,
-        height: int = 360,
-        width: int = 480,
-        lookat: Sequence[float] = (0.0, 0.0, 0.12),
-        distance: float = 0.75,
-        azimuth: float = 130.0,
-        elevation: float = -22.0,
+        worlds: World | Sequence[Shard] | Physics,
+        names: Sequence[str] = ("front", "wrist"),
+        height: int = 64,
+        width: int = 64,
+        *,
+        rgb: bool = True,
+        depth: bool = False,
+        segmentation: bool = False,
+        every: int = 1,
+        threads: int = 0,
     ) -> None:
-        quiet_mujoco()
-        model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
-        model.vis.global_.offheight = max(model.vis.global_.offheight, height)
-        try:
-            self._renderer = mujoco.Renderer(model, height, width)
-        except Exception as error:  # each GL backend raises a type of its own
-            raise RenderError(
-                f"cannot render with OpenGL backend {gl_backend()!r} ({type(error).__name__}: {_one_line(error)}); "
-                "install the EGL library (Debian: libegl1 and libgl1-mesa-dri) and set MUJOCO_GL=egl before MuJoCo "
-                "is first imported; 'robolearn doctor' tells more"
-            ) from error
-        self._model = model
-        self._data = mujoco.MjData(model)
-        self.camera = mujoco.MjvCamera()
-        self.camera.lookat[:] = lookat
-        self.camera.distance, self.camera.azimuth, self.camera.elevation = distance, azimuth, elevation
-        self._options = mujoco.MjvOption()
-        self._options.sitegroup[:] = 0
-        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-            self._renderer.scene.flags[flag] = 0  # software rendering is several times slower with them
+        if every < 1:
+            raise RenderError(f"every must be at least 1 control step, got {every}")
+        if threads < 0:
+            raise RenderError(f"number of threads must be at least 0 (every core), got {threads}")
+        shards = _shards(worlds)
+        request = Request(tuple(names), height, width, rgb, depth, segmentation)
+        self.names = request.names
+        self.every = every
+        self.num_worlds = shards[-1].stop
+        self.device = shards[0].physics.bind("qpos").device
+        self._pictures = Pictures.allocate(request, self.num_worlds, self.device)
+        self._age = torch.full((self.num_worlds,), -1, dtype=torch.long, device=self.device)
+        self._calls = 0
+        self._parts = _parts(shards, request, threads)
+        self._frames = Frames(self.names, **vars(self._pictures), age=self._age)
 
-    def render(self, qpos: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of the positions ``qpos`` (nq,)."""
-        self._data.qpos[:] = qpos
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
-        self._renderer.update_scene(self._data, self.camera, self._options)
-        return self._renderer.render()
+    def render(self, mask: torch.Tensor | None = None) -> Frames:
+        """One control step has passed: the pictures at its end, new ones if the interval says so.
+
+        Args:
+            mask: (N,) bool, the worlds whose pictures are wanted; None means all.
+
+        Raises:
+            RenderError: a mask of another shape or type.
+        """
+        self._age += self._age >= 0
+        due = self._calls % self.every == 0
+        self._calls += 1
+        return self.refresh(mask) if due else self._frames
+
+    def refresh(self, mask: torch.Tensor | None = None) -> Frames:
+        """Make pictures of the worlds ``mask`` (N,) now, whatever the interval: of those just reset, say.
+
+        No control step is counted.
+        """
+        if mask is not None:
+            self._check(mask)
+        if not self._parts:
+            raise RenderError("these cameras are closed")
+        for part in self._parts:
+            part.draw(mask, self._pictures)
+        if mask is None:
+            self._age.zero_()
+        else:
+            self._age.masked_fill_(mask, 0)
+        return self._frames
+
+    def state_dict(self) -> dict[str, Any]:
+        """Pictures, their age and the phase of the interval."""
+        pictures = {name: value.clone() for name, value in self._pictures.named().items()}
+        return {"pictures": pictures, "age": self._age.clone(), "calls": self._calls}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        live = self._pictures.named()
+        for name, value in state["pictures"].items():
+            if name not in live or live[name].shape != value.shape:
+                raise RenderError(f"saved {name} pictures of shape {tuple(value.shape)} are not these cameras'")
+            live[name].copy_(value)
+        self._age.copy_(state["age"])
+        self._calls = int(state["calls"])
 
     def close(self) -> None:
-        """Free the OpenGL context."""
-        self._renderer.close()
+        """Free OpenGL contexts; the last frames stay."""
+        for part in self._parts:
+            part.close()
+        self._parts = []
 
-    def __enter__(self) -> SceneRenderer:
+    def __enter__(self) -> BatchCameras:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def caption(image: np.ndarray, text: str) -> np.ndarray:
-    """A copy of the picture (H, W, 3) with a line of text over a darkened strip at its top."""
-    image = np.array(image, order="C")
-    image[:24] //= 3
-    cv2.putText(image, text, (8, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
-    return image
+    def _check(self, mask: torch.Tensor) -> None:
+        if mask.dtype != torch.bool or tuple(mask.shape) != (self.num_worlds,):
+            raise RenderError(f"a mask of worlds is ({self.num_worlds},) bool, got {tuple(mask.shape)} {mask.dtype}")
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> Path:
-    """Write (H, W, 3) uint8 frames as H.264 mp4, complete or not at all.
+class _Part(Protocol):
+    """Draws some of the worlds."""
+
+    def draw(self, mask: torch.Tensor | None, into: Pictures) -> None:
+        """Draw the worlds of a mask over all worlds into the pictures of all worlds."""
+
+    def close(self) -> None:
+        """Free what has to be freed."""
+
+
+class _WarpPart:
+    """One shard of the GPU engine, which has its `mujoco_warp.Model` and `mujoco_warp.Data`."""
+
+    def __init__(self, shard: Shard, request: Request) -> None:
+        from sim.camera_warp import WarpCameras  # needs the GPU extra
+
+        engine: Any = shard.physics
+        self._rows = shard.rows
+        self._cameras = WarpCameras(engine.model, engine.warp_model, engine.warp_data, request)
+
+    def draw(self, mask: torch.Tensor | None, into: Pictures) -> None:
+        self._cameras.draw(None if mask is None else mask[self._rows], into.map(lambda rows: rows[self._rows]))
+
+    def close(self) -> None:
+        pass
+
+
+def _parts(shards: Sequence[Shard], request: Request, threads: int) -> list[_Part]:
+    on_cpu = [shard for shard in shards if isinstance(shard.physics, MujocoCpu)]
+    parts: list[_Part] = [OpenGLCameras(on_cpu, request, threads)] if on_cpu else []
+    for shard in shards:
+        if hasattr(shard.physics, "warp_model"):
+            parts.append(_WarpPart(shard, request))
+        elif shard not in on_cpu:
+            raise RenderError(f"engine {type(shard.physics).__name__} of shard {shard.label!r} has no cameras")
+    return parts
+
+
+def _shards(worlds: World | Sequence[Shard] | Physics) -> tuple[Shard, ...]:
+    if isinstance(worlds, World):
+        return worlds.shards
+    if isinstance(worlds, Sequence):
+        if not worlds:
+            raise RenderError("cameras need at least one shard of worlds")
+        return tuple(worlds)
+    return (Shard(worlds, 0, worlds.nworld, ""),)
+
+
+def look_at(position: Sequence[float], target: Sequence[float], up: Sequence[float] = (0.0, 0.0, 1.0)) -> np.ndarray:
+    """Orientation (4,) wxyz of an MJCF camera at ``position`` (3,) that sees ``target`` in the middle, ``up`` upright.
 
     Raises:
-        RenderError: no frames, frames that are not pictures of one size, or the file cannot be written.
+        RenderError: the camera would look straight along ``up``, or at where it stands.
     """
-    import imageio_ffmpeg
-
-    temporary = path.with_name(f".{path.stem}.partial.mp4")
-    try:
-        temporary.touch()  # says what is wrong with the folder better than the encoder would
-    except OSError as error:
-        raise RenderError(f"cannot write video {path}: {error.strerror}") from error
-    writer = None
-    count = 0
-    try:
-        for frame in frames:
-            if writer is None:
-                shape = frame.shape
-                writer = imageio_ffmpeg.write_frames(
-                    str(temporary),
-                    (shape[1], shape[0]),
-                    fps=fps,
-                    macro_block_size=8,
-                    quality=6,
-                    ffmpeg_log_level="error",
-                    ffmpeg_timeout=0,  # on a busy machine the last frames take their time
-                )
-                writer.send(None)
-            if frame.shape != (*shape[:2], 3) or frame.dtype != np.uint8:
-                wanted = (*shape[:2], 3)
-                raise RenderError(f"frame {count} of {path} is {frame.dtype} {frame.shape}, not uint8 {wanted}")
-            writer.send(np.ascontiguousarray(frame))
-            count += 1
-        if writer is None:
-            raise RenderError(f"no frames to write to {path}")
-        writer.close()
-        _check_complete(temporary, count, path)
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error).partition("\n")[0]
-        raise RenderError(f"cannot write video {path}: {reason}") from error
-    finally:
-        if writer is not None:
-            writer.close()
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def _check_complete(file: Path, count: int, path: Path) -> None:
-    """The encoder does not say that it failed: ask the file."""
-    import imageio_ffmpeg
-
-    try:
-        written = imageio_ffmpeg.count_frames_and_secs(str(file))[0]
-    except RuntimeError:
-        written = 0
-    if written != count:
-        raise RenderError(f"cannot write video {path}: {written} of {count} frames arrived; is the disk full?")
+    backward = np.subtract(position, target)
+    right = np.cross(up, backward)
+    if np.linalg.norm(right) < 1e-9:
+        raise RenderError(f"a camera at {list(position)} cannot look at {list(target)} with {list(up)} upright")
+    axes = np.stack([right, np.cross(backward, right), backward], axis=1)
+    quat = np.empty(4)
+    mujoco.mju_mat2Quat(quat, (axes / np.linalg.norm(axes, axis=0)).ravel())
+    return quat

@@ -14,13 +14,17 @@ from robolearn.contract import Contract, robot_hash
 from robolearn.errors import RobolearnError
 from sim.channels import Channels
 from sim.graphs import Replayed
+from sim.randomizers.signals import Latency
 from sim.selection import Selection
 from sim.senses import Rows, Senses
 from sim.step import Step
-from sim.task import Task
+from sim.task import Randomizer, Task
 from sim.world import World
 
 log = logging.getLogger(__name__)
+
+COMMAND_DELAY = "command_delay"
+"""What a task's own latency is called among the randomisers."""
 
 
 class EnvError(RobolearnError):
@@ -80,17 +84,19 @@ class Env:
             channel.name: torch.zeros(self.num_envs, *channel.shape, device=self.device)
             for channel in task.action.state
         }
-        self._delay = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
-        self._commands = torch.zeros(
-            task.command_delay[1] + 1, self.num_envs, *task.action.command.shape, device=self.device
-        )
-        self._factors = torch.zeros(self.num_envs, len(task.randomizers), device=self.device)
-        self._randomize(self._all, at_reset=False)
+        self._randomizers = _randomizers(task)
+        self._timed = [r for r in self._randomizers.values() if r.at == "interval"]
+        self._latency = next((r for r in self._randomizers.values() if isinstance(r, Latency)), None)
+        for randomizer in self._randomizers.values():
+            randomizer.prepare(world)
+        width = sum(randomizer.factor.shape[1] for randomizer in self._randomizers.values())
+        self._factors = torch.zeros(self.num_envs, width, device=self.device)
+        self._randomize(self._all, "start")
         self._reset(self._all)
         self._senses = Senses(task, world, self._extra_channels, self._generators["noise"])
         self._action = torch.zeros(self.num_envs, self.num_actions, device=self.device)
         drawing = self._generators.values()
-        self._before = Replayed(self._act, self.device)
+        self._before = Replayed(self._act, self.device, drawing)
         self._after = Replayed(self._judge, self.device, drawing)
         self._begin = Replayed(self._start, self.device)
         self._show = Replayed(self._observe, self.device, drawing)
@@ -168,9 +174,7 @@ class Env:
             "seen": {name: self._senses.seen[name].clone() for name in self._senses.raw},
             "obs": {name: value.clone() for name, value in self._obs.items()},
             "episode_steps": self.episode_steps.clone(),
-            "delay": self._delay.clone(),
-            "commands": self._commands.clone(),
-            "randomizers": {name: r.state_dict() for name, r in self.task.randomizers.items()},
+            "randomizers": {name: r.state_dict() for name, r in self._randomizers.items()},
             "diverged": self._diverged.clone(),
         }
 
@@ -182,10 +186,8 @@ class Env:
         for name, value in state["decoder"].items():
             self._decoder_state[name].copy_(value)
         for name, value in state["randomizers"].items():
-            self.task.randomizers[name].load_state_dict(value)
+            self._randomizers[name].load_state_dict(value)
         self.episode_steps.copy_(state["episode_steps"])
-        self._delay.copy_(state["delay"])
-        self._commands.copy_(state["commands"])
         self._diverged.copy_(torch.as_tensor(state["diverged"]))
         self._reported = self.diverged
         self._update_factors()
@@ -234,7 +236,7 @@ class Env:
             commands=(task.action.command,),
             state=task.action.state,
             rate_hz=1.0 / self.step_dt,
-            delay_s=self.step_dt * sum(task.command_delay) / 2,
+            delay_s=0.0 if self._latency is None else self.step_dt * self._latency.mean,
             task=task.name,
             instruction=task.instruction,
         )
@@ -243,11 +245,15 @@ class Env:
         return {**self._decoder_state, "randomization": self._factors}
 
     def _act(self) -> None:
-        """Before physics: decode the action and command the actuators."""
+        """Before physics: decode the action and command the actuators; disturb what is due."""
+        for randomizer in self._timed:
+            randomizer.advance(self.world, self.step_dt, self._generators["randomize"])
+        if self._timed:
+            self._update_factors()
         command, state = self.task.action.decode(self._senses.seen, self._action)
         for name, value in state.items():
             self._decoder_state[name].copy_(value)
-        self.world.command(self._delayed(command))
+        self.world.command(command if self._latency is None else self._latency.delayed(command))
 
     def _judge(self) -> _Ending:
         """After physics: rewards, what ended and how, and where the next episodes start."""
@@ -284,18 +290,21 @@ class Env:
             step.obs = self._senses.observe()
         return step
 
-    def _randomize(self, select: Selection, at_reset: bool) -> None:
-        """Let the randomisers of one kind draw for the selected worlds."""
-        for randomizer in self.task.randomizers.values():
-            if randomizer.at_reset == at_reset:
-                randomizer.apply(self.world, select, self._generators["randomize"])
+    def _randomize(self, select: Selection, *times: str) -> None:
+        """Let the randomisers of some times draw for the selected worlds."""
+        for name, randomizer in self._randomizers.items():
+            if randomizer.at in times:
+                generator = self._generators["delay" if name == COMMAND_DELAY else "randomize"]
+                randomizer.apply(self.world, select, generator)
         self._update_factors()
 
     def _update_factors(self) -> None:
         """Bring ``_factors`` (N, R), the factors in force, up to date."""
-        for column, randomizer in enumerate(self.task.randomizers.values()):
-            if len(randomizer.factor):
-                self._factors[:, column] = randomizer.factor
+        column = 0
+        for randomizer in self._randomizers.values():
+            width = randomizer.factor.shape[1]
+            self._factors[:, column : column + width] = randomizer.factor
+            column += width
 
     def _rewards(self, sick: torch.Tensor | None) -> dict[str, torch.Tensor]:
         rewards = {
@@ -311,13 +320,6 @@ class Env:
         for cause in causes.values():
             terminated = terminated | cause
         return terminated, causes
-
-    def _delayed(self, command: torch.Tensor) -> torch.Tensor:
-        if self.task.command_delay[1] == 0:
-            return command
-        self._commands.copy_(torch.roll(self._commands, 1, dims=0))  # in place: outlives an inference mode
-        self._commands[0] = command
-        return self._commands[self._delay, self._all.ids]
 
     def _unusable(self) -> torch.Tensor | None:
         """(N,) bool: worlds whose physics failed; None where the host can see that there are none."""
@@ -351,17 +353,18 @@ class Env:
     def _draw(self, select: Selection) -> dict[str, torch.Tensor]:
         """Draw new episodes for the selected worlds; return the state fields that they start from, (K, ...)."""
         task = self.task
-        if any(randomizer.at_reset for randomizer in task.randomizers.values()):
-            self._randomize(select, at_reset=True)
+        if any(randomizer.at != "start" for randomizer in self._randomizers.values()):
+            self._randomize(select, "reset", "interval")
         state = task.goal.reset(select, self._generators["reset"])
         for value in self._decoder_state.values():
             select.fill(value, 0.0)
         select.fill(self.episode_steps, 0)
-        low, high = task.command_delay
-        if high:
-            generator = self._generators["delay"]
-            drawn = torch.randint(low, high + 1, (len(select),), generator=generator, device=self.device)
-            select.write(self._delay, drawn)
-            for row in self._commands:
-                select.write(row, state["ctrl"])
+        if self._latency is not None:
+            self._latency.hold(select, state["ctrl"])
         return state
+
+
+def _randomizers(task: Task) -> dict[str, Randomizer]:
+    """A task's randomisers, and one for its ``command_delay``."""
+    low, high = task.command_delay
+    return {**task.randomizers, **({COMMAND_DELAY: Latency.within(low, high)} if high else {})}

@@ -63,7 +63,7 @@ def probe(model: mujoco.MjModel, pairs: np.ndarray, seed: int = 0) -> Capacity:
         seed: of the random positions and controls.
 
     Returns:
-        At least `NCONMAX` and `NJMAX`, in steps of 16.
+        At least `NCONMAX` and `NJMAX`, in steps of a third or a half.
     """
     rng = np.random.default_rng(seed)
     contacts = rows = 0
@@ -179,7 +179,11 @@ def _close_pairs(model: mujoco.MjModel, data: mujoco.MjData, pairs: np.ndarray) 
 
 
 def _rounded(value: float) -> int:
-    return int(-(-value // 16)) * 16
+    """The next of 16, 24, 32, 48, 64, 96 ...: kernels are compiled for a size, so that few sizes are few kernels."""
+    size = 16
+    while size < value:
+        size += size // 2 if size & (size - 1) == 0 else size // 3
+    return size
 
 
 def _leading(value: int) -> str:

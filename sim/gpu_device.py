@@ -22,7 +22,7 @@ _UNKNOWN_TO_WARP = int(mujoco.mjtDisableBit.mjDSBL_AUTORESET) | int(mujoco.mjtDi
 
 
 class GpuNotAvailable(PhysicsError):
-    """No GPU that the engine could run on: none there, none visible, or its driver is too old."""
+    """The engine cannot run here: no GPU, none visible, a driver that is too old, or the extra [gpu] is missing."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def open_device(name: str) -> GpuDevice:
     Warp's banner and its compiler's chatter are off, unless ``warp.config.log_level`` was changed before.
 
     Raises:
-        GpuNotAvailable: it is not there, or its driver is too old.
-        PhysicsError: no such name, or the packages of the extra [gpu] are not installed.
+        GpuNotAvailable: it cannot be used; what is missing is said.
+        PhysicsError: no such name.
     """
     try:
         wanted = torch.device(name)
@@ -70,7 +70,7 @@ def open_device(name: str) -> GpuDevice:
     if wanted.type == "cuda":
         index = _cuda_index(wanted)
         wp, mjw = _load(quiet_native=False)
-        _check_warp(wp, index)
+        check_warp(wp, index)
         return GpuDevice(wp, mjw, wp.get_device(f"cuda:{index}"), torch.device("cuda", index))
     if wanted.type != "cpu":
         raise PhysicsError(f"device {name!r} is not one that MuJoCo Warp runs on; devices: cuda:0, cpu")
@@ -139,7 +139,7 @@ def _cuda_index(wanted: torch.device) -> int:
     return index
 
 
-def _check_warp(wp: Any, index: int) -> None:
+def check_warp(wp: Any, index: int) -> None:
     """Warp comes with its own CUDA toolkit: what torch can use, it may not."""
     driver = wp.get_cuda_driver_version()
     version = wp.config.version
@@ -168,7 +168,7 @@ def _load(quiet_native: bool) -> tuple[Any, Any]:
             wp.init()
         return wp, importlib.import_module("mujoco_warp")
     except ImportError as error:
-        raise PhysicsError(
+        raise GpuNotAvailable(
             f"the GPU engine needs MuJoCo Warp ({error}): pip install 'robolearn[gpu]', or train with world=cpu"
         ) from error
 

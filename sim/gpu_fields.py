@@ -34,22 +34,6 @@ STATE = (
 )
 """`mujoco.MjData` fields from which a simulation continues bit for bit."""
 
-BODIES = frozenset(
-    "xpos xquat xmat xipos ximat xanchor xaxis geom_xpos geom_xmat site_xpos site_xmat".split(),
-)
-"""Fields that `mujoco_warp.kinematics` brings up to date."""
-
-FRAMES = BODIES | frozenset(
-    "subtree_com cinert cdof cam_xpos cam_xmat light_xpos light_xdir flexvert_xpos flexedge_length flexedge_J "
-    "ten_length ten_J ten_wrapadr ten_wrapnum wrap_obj wrap_xpos".split(),
-)
-"""Fields that `mujoco_warp.fwd_kinematics` brings up to date."""
-
-POSITION = FRAMES | frozenset(
-    "crb M ne nf nl nefc actuator_length actuator_moment moment_rownnz moment_rowadr moment_colind".split(),
-)
-"""Fields that `mujoco_warp.fwd_position` brings up to date."""
-
 DERIVED = (
     "body_subtreemass",
     "body_invweight0",
@@ -69,9 +53,6 @@ DERIVED = (
 
 BOUNDS = ("geom_aabb", "geom_rbound", "geom_size")
 """`mujoco.MjModel` fields that follow from sizes."""
-
-MOVES_STATIC = frozenset({"geom_pos", "geom_quat", "body_pos", "body_quat"})
-"""Fields that move geoms fixed to the world, whose place Warp computes once, when data are made."""
 
 _FLAGS = {
     "tendon_stiffness": "has_tendon_stiffness",
@@ -126,7 +107,7 @@ def batch_model_field(device: GpuDevice, warp_model: Any, model: mujoco.MjModel,
     shared = device.wp.to_torch(array) if array.size else None
     if shared is None:
         return torch.zeros((n, *shape), device=device.torch)
-    values = shared.expand(n, *shared.shape[1:]).contiguous()
+    values = shared.expand(n, *shared.shape[1:]).clone(memory_format=torch.contiguous_format)
     with device.scope():
         setattr(owner, key, device.wp.from_torch(values, dtype=array.dtype))
     if name in _FLAGS:
@@ -138,37 +119,6 @@ def expandable(device: GpuDevice, warp_model: Any, model: mujoco.MjModel) -> lis
     """Names that `batch_model_field` accepts for this model."""
     names = [*_batched(warp_model), *(f"opt.{name}" for name in _batched(warp_model.opt))]
     return sorted(name for name in names if not _why_shared(device, warp_model, model, name))
-
-
-def refresh_level(model: mujoco.MjModel, bound: frozenset[str]) -> frozenset[str]:
-    """The smallest of the sets none, `BODIES`, `FRAMES`, `POSITION` that brings all ``bound`` fields up to date."""
-    needed = bound & POSITION
-    if "sensordata" in bound and position_sensors(model).any():
-        kinds = set(model.sensor_type[position_sensors(model)].tolist())
-        needed |= {"nefc"} if kinds & _NEED_CONSTRAINTS else {"subtree_com"}
-    for level in (frozenset[str](), BODIES, FRAMES):
-        if needed <= level:
-            return level
-    return POSITION
-
-
-def position_sensors(model: mujoco.MjModel) -> np.ndarray:
-    """(nsensor,) bool: the sensors that depend on positions alone."""
-    return np.asarray(model.sensor_needstage == int(mujoco.mjtStage.mjSTAGE_POS))
-
-
-def accumulating_columns(model: mujoco.MjModel) -> list[slice]:
-    """Entries of ``sensordata`` that Warp writes only where something is sensed, and expects to be zero before."""
-    chosen = np.flatnonzero(position_sensors(model) & np.isin(model.sensor_type, sorted(_SPARSE_SENSORS)))
-    return [slice(int(model.sensor_adr[i]), int(model.sensor_adr[i] + model.sensor_dim[i])) for i in chosen]
-
-
-def _sensors(*names: str) -> frozenset[int]:
-    return frozenset(int(getattr(mujoco.mjtSensor, f"mjSENS_{name}")) for name in names)
-
-
-_SPARSE_SENSORS = _sensors("CONTACT", "JOINTLIMITPOS", "TENDONLIMITPOS")
-_NEED_CONSTRAINTS = _SPARSE_SENSORS | _sensors("ACTUATORPOS", "GEOMDIST", "GEOMNORMAL", "GEOMFROMTO")
 
 
 def _as_torch(device: GpuDevice, array: Any, shape: tuple[int, ...], name: str) -> torch.Tensor:

@@ -14,24 +14,35 @@ from sim.gpu_device import GpuDevice
 class Graphs:
     """Captured graphs of one engine, by key.
 
-    A graph holds the addresses of the arrays that its kernels had when it was captured: `clear` after replacing one.
-    On a CUDA device it is a CUDA graph, launched on torch's current stream; on the CPU device Warp replays the recorded
-    calls natively, with the very same results as the calls themselves.
+    The first time, work is done call by call, which compiles its kernels; the second time it is captured, and from then
+    on launched. A graph holds the addresses of the arrays that its kernels had when it was captured: `clear` after
+    replacing one.
+
+    On a CUDA device these are CUDA graphs, launched on torch's current stream. On the CPU device Warp replays the
+    recorded calls natively, with the very same results as the calls themselves.
 
     Args:
         device: where to run.
-        state: tensors that the work changes; a first run before the capture must leave no trace in them.
     """
 
-    def __init__(self, device: GpuDevice, state: Callable[[], list[torch.Tensor]]) -> None:
+    def __init__(self, device: GpuDevice) -> None:
         self._device = device
-        self._state = state
+        self._done: set[Hashable] = set()
         self._graphs: dict[Hashable, Any] = {}
 
     def run(self, key: Hashable, work: Callable[[], None]) -> None:
-        """Do ``work``, which must be the same for the same key; captured where it is not yet."""
+        """Do ``work``, which must be the same for the same key.
+
+        Raises:
+            RuntimeError: torch is capturing a graph of its own, of which a launch cannot become a part.
+        """
+        if self._device.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("physics runs as a graph, and cannot be captured in another one")
+        if key not in self._done:
+            self._call(work)
+            self._done.add(key)
+            return
         if key not in self._graphs:
-            self._compile(work)
             self._graphs[key] = self._capture(work)
         wp = self._device.wp
         if self._device.is_cuda:
@@ -43,22 +54,21 @@ class Graphs:
         """Forget all graphs: an array was replaced, or other work is wanted."""
         if self._graphs:
             self._device.synchronize()  # a graph, and the arrays in it, may still be in use
-            self._graphs.clear()
+        self._graphs.clear()
+        self._done.clear()
 
-    def _compile(self, work: Callable[[], None]) -> None:
-        """Run the work once, so that its kernels are compiled and loaded, and put the state back."""
-        before = [tensor.clone() for tensor in self._state()]
+    def _call(self, work: Callable[[], None]) -> None:
+        """Do the work call by call, in order with what torch does."""
+        if not self._device.is_cuda:
+            with self._device.scope():
+                work()
+            return
+        # on Warp's own stream, in whose order it also frees the scratch arrays
+        own, torchs = self._device.warp.stream, self._device.wp.stream_from_torch(self._device.torch)
+        own.wait_stream(torchs)
         with self._device.scope():
-            if self._device.is_cuda:  # on Warp's stream, which frees the scratch arrays in the order of their use
-                wp = self._device.wp
-                own, torchs = self._device.warp.stream, wp.stream_from_torch(self._device.torch)
-                own.wait_stream(torchs)
-                work()
-                torchs.wait_stream(own)
-            else:
-                work()
-        for tensor, saved in zip(self._state(), before, strict=True):
-            tensor.copy_(saved)
+            work()
+        torchs.wait_stream(own)
 
     def _capture(self, work: Callable[[], None]) -> Any:
         collecting = gc.isenabled()

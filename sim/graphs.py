@@ -53,7 +53,7 @@ class Replayed(Generic[T]):
         collecting = gc.isenabled()
         gc.disable()  # freeing device memory would spoil the capture
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = self._func()
         except RuntimeError as error:
             log.warning("no CUDA graph of %s, which is slower: %s", self._func.__qualname__, error)

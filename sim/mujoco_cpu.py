@@ -118,6 +118,15 @@ class MujocoCpu:
     def check(self) -> None:
         """Nothing to do: buffers grow on the CPU, and a world that outgrows its memory is unusable."""
 
+    def materialize(self, world: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Write one world into a copy of the model and data of it: its state, and the model fields of its own.
+
+        Derived fields are left to the caller. May be called from several threads, each with a copy of its own.
+        """
+        if self._expanded:
+            self._batch.get_model(world, model)
+        self._batch.get_data(world, data)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "state": torch.from_numpy(self._batch.state.copy()),

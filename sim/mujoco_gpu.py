@@ -23,6 +23,7 @@ from sim.gpu_capacity import (
 )
 from sim.gpu_device import is_out_of_memory, open_device, put_model
 from sim.gpu_graphs import Graphs
+from sim.gpu_refresh import POSITION, Refresh
 from sim.physics import PhysicsError, quiet_mujoco
 from sim.selection import Selection
 
@@ -32,9 +33,9 @@ T = TypeVar("T")
 
 _HUGE = 1e10
 _FAULTS = (
+    "non-finite or huge control",
     "non-finite or huge position",
     "non-finite or huge velocity",
-    "non-finite or huge control",
     "speed {speed:.3g} above {limit:g}",
 )
 _ENGINE = "mujoco_warp"
@@ -49,10 +50,10 @@ class MujocoGpu:
 
     Numbers are float32, so that a state drifts from the CPU engine's by rounding, and by more once contacts differ.
 
-    On Warp's CPU device equal states give equal results, bit for bit. On a GPU they do up to rounding alone, two runs of
-    one seed are two samples: MuJoCo Warp 3.17 gives contacts and constraint rows their places by atomic counters, and
-    what would sort them in its option ``deterministic`` is not written yet. The rest of the option would cost speed and
-    still not make a run repeat, so it is left off.
+    On Warp's CPU device equal states give equal results, bit for bit. On a GPU they do up to rounding alone, and two
+    runs of one seed are two samples: MuJoCo Warp 3.17 gives contacts and constraint rows their places by atomic
+    counters, and what would sort them in its option ``deterministic`` is not written yet. The rest of the option would
+    cost speed and still not make a run repeat, so it is left off.
 
     Args:
         model: the compiled model; it is copied.
@@ -61,6 +62,10 @@ class MujocoGpu:
         max_speed: generalised speed (rad/s or m/s) above which a world counts as unusable.
         nconmax: contacts a world, pooled; None to probe (`sim.gpu_capacity.probe`).
         njmax: constraint rows of a world; None to probe.
+
+    Attributes:
+        warp_model, warp_data: MuJoCo Warp's own, for what reads them in place, such as its renderer.
+        capacity: the sizes in force.
 
     Raises:
         PhysicsError: impossible numbers, something in the model that MuJoCo Warp lacks, or the extra [gpu] is missing.
@@ -88,42 +93,40 @@ class MujocoGpu:
         self._gpu = open_device(device)
         self.device = self._gpu.torch
         self._free_bytes = torch.cuda.mem_get_info(self.device)[0] if self._gpu.is_cuda else 0
-        self._warp_model = put_model(self._gpu, model)
+        self.warp_model = put_model(self._gpu, model)
         self.capacity = self._make_capacity(nconmax, njmax)
-        self._data = self._within_memory(self._make_data)
+        self.warp_data = self._within_memory(self._make_data)
         self._gpu.synchronize()  # torch may work on another stream than Warp
         self._host = mujoco.MjData(self.model)
         self._bound: dict[str, torch.Tensor] = {}
         self._expanded: dict[str, torch.Tensor] = {}
         self._shared: dict[str, torch.Tensor] = {}  # (1, ...) what the model has for the expanded fields
-        self._level: frozenset[str] = frozenset()
         fields = {name: self._tensor(name) for name in gpu_fields.STATE}
         self._watched = fields["qpos"], fields["qvel"], fields["ctrl"]
         self._state = {name: values for name, values in fields.items() if values.numel()}
         self._default = {name: values[:1].clone() for name, values in self._state.items()}
-        self._overflow = self._gpu.wp.to_torch(self._data.overflow)
+        self._overflow = self._gpu.wp.to_torch(self.warp_data.overflow)
         self._flags = {
             "overflow": self._overflow,
             "overflowed": torch.zeros_like(self._overflow),  # before resets, which clear the other
             "faults": torch.zeros(nworld, len(_FAULTS), dtype=torch.bool, device=self.device),
             "fastest": torch.zeros(nworld, device=self.device),
         }
-        self._graphs = Graphs(self._gpu, lambda: [*self._state.values(), self._overflow])
+        self._refresh = Refresh(self._gpu, self.model, self.warp_model, self.warp_data)
+        self._graphs = Graphs(self._gpu)
 
     def bind(self, name: str) -> torch.Tensor:
         """Live (n, ...) tensor of an `mujoco.MjData` field, float32 where MuJoCo has float64."""
         if name not in self._bound:
             self._bound[name] = self._state[name] if name in self._state else self._tensor(name)
-            level = gpu_fields.refresh_level(self.model, frozenset(self._bound))
-            if level != self._level or name == "sensordata":
-                self._level = level
+            if self._refresh.want(name):
                 self._graphs.clear()
         return self._bound[name]
 
     def expand(self, name: str) -> torch.Tensor:
         if name not in self._expanded:
             self._graphs.clear()
-            values = gpu_fields.batch_model_field(self._gpu, self._warp_model, self.model, name, self.nworld)
+            values = gpu_fields.batch_model_field(self._gpu, self.warp_model, self.model, name, self.nworld)
             self._expanded[name] = values
             self._shared[name] = values[:1].clone()
         return self._expanded[name]
@@ -148,7 +151,7 @@ class MujocoGpu:
 
     def forward(self, select: Selection | None = None) -> None:
         """Bring the bound fields up to date; of all worlds, since on a GPU that costs no more than some."""
-        if self._level:
+        if not self._refresh.idle:
             self._run("forward", self._forward)
 
     def reset(self, select: Selection | None = None) -> None:
@@ -156,7 +159,7 @@ class MujocoGpu:
         for name, values in self._state.items():
             default = self._default[name]
             select.write(values, default.expand(len(select), *default.shape[1:]))
-        for name in self._bound.keys() - self._state.keys() - gpu_fields.POSITION:
+        for name in self._bound.keys() - self._state.keys() - POSITION:
             select.fill(self._bound[name], 0)  # a fault's remains: no refresh reaches them, only the next step
         self._flags["overflowed"] |= self._overflow
         for name in ("overflow", "faults", "fastest"):
@@ -164,7 +167,7 @@ class MujocoGpu:
 
     def unusable(self) -> torch.Tensor:
         qpos, qvel, ctrl = (_largest(values) for values in self._watched)
-        limits = ((qpos, _HUGE), (qvel, _HUGE), (ctrl, _HUGE), (qvel, self.max_speed))
+        limits = ((ctrl, _HUGE), (qpos, _HUGE), (qvel, _HUGE), (qvel, self.max_speed))
         # written so that a NaN counts as beyond its limit
         self._flags["faults"] |= torch.stack([~(value < limit) for value, limit in limits], dim=1)
         torch.fmax(self._flags["fastest"], qvel, out=self._flags["fastest"])
@@ -223,7 +226,7 @@ class MujocoGpu:
     def _make_capacity(self, nconmax: int | None, njmax: int | None) -> Capacity:
         if nconmax is not None and njmax is not None:
             return Capacity(nconmax, njmax)
-        found = probe(self.model, self._warp_model.nxn_geom_pair_filtered.numpy().reshape(-1, 2))
+        found = probe(self.model, self.warp_model.nxn_geom_pair_filtered.numpy().reshape(-1, 2))
         return Capacity(nconmax or found.nconmax, njmax or found.njmax)
 
     def _make_data(self) -> Any:
@@ -246,59 +249,28 @@ class MujocoGpu:
         self._within_memory(lambda: self._graphs.run(key, work))
 
     def _tensor(self, name: str) -> torch.Tensor:
-        return gpu_fields.data_tensor(self._gpu, self._data, self._host, name)
+        return gpu_fields.data_tensor(self._gpu, self.warp_data, self._host, name)
 
     def _steps(self, nstep: int, refresh: bool) -> None:
-        self._place_static()
+        self._refresh.place_static(self._expanded)
         for _ in range(nstep):
-            self._gpu.mjw.step(self._warp_model, self._data)
+            self._gpu.mjw.step(self.warp_model, self.warp_data)
         if refresh:
             self._refresh()
 
     def _forward(self) -> None:
-        self._place_static()
+        self._refresh.place_static(self._expanded)
         self._refresh()
 
     def _derive(self) -> None:
-        mjw, model = self._gpu.mjw, self._warp_model
+        mjw, model = self._gpu.mjw, self.warp_model
         bounds = [(array, self._gpu.wp.clone(array)) for array in (getattr(model, name) for name in gpu_fields.BOUNDS)]
-        mjw.set_const_fixed(model, self._data)
+        mjw.set_const_fixed(model, self.warp_data)
         if "geom_size" not in self._expanded:
             for array, compiled in bounds:  # which Warp derives again all the same, with other rounding
                 self._gpu.wp.copy(array, compiled)
-        mjw.set_const_0(model, self._data, restore=False)
+        mjw.set_const_0(model, self.warp_data, restore=False)
         self._refresh()
-
-    def _refresh(self) -> None:
-        """Bring the bound fields that follow from positions up to date, and position sensors; nothing else."""
-        mjw, model, data = self._gpu.mjw, self._warp_model, self._data
-        if self._level == gpu_fields.POSITION:
-            mjw.fwd_position(model, data, factorize=False)
-        elif self._level == gpu_fields.FRAMES:
-            mjw.fwd_kinematics(model, data)
-        elif self._level == gpu_fields.BODIES:
-            mjw.kinematics(model, data)
-        if "sensordata" in self._bound and gpu_fields.position_sensors(self.model).any():
-            self._sense()
-
-    def _sense(self) -> None:
-        wp, data = self._gpu.wp, self._data
-        for columns in gpu_fields.accumulating_columns(self.model):
-            data.sensordata[:, columns].zero_()
-        history = wp.clone(data.history)  # delayed sensors would note this reading, and again in the next step
-        self._gpu.mjw.sensor_pos(self._warp_model, data)
-        wp.copy(data.history, history)
-
-    def _place_static(self) -> None:
-        """Move geoms that are fixed to the world, where these may differ between worlds.
-
-        Kinematics skips what is welded to body 0. For a model in which nothing is, it does not.
-        """
-        if gpu_fields.MOVES_STATIC.isdisjoint(self._expanded):
-            return
-        loose = copy.copy(self._warp_model)
-        loose.body_weldid = self._gpu.wp.full(self.model.nbody, 1, dtype=int)
-        self._gpu.mjw.kinematics(loose, self._data)
 
     def _reason(self, faults: list[bool], fastest: float) -> str:
         """The first fault that was found."""

@@ -1,144 +1,193 @@
-"""Domain randomisation: named draws of per-world model fields, one implementation for every engine.
+"""Domain randomisation by name: from a task's ``randomize`` settings to randomisers.
 
-A randomiser draws one factor per world and multiplies the `mujoco.MjModel` fields that it declares by a power of it,
-relative to the previous factor: draws never accumulate, and several randomisers may touch one field.
+A setting is ``[low, high]``, or a mapping such as ``{range: [0.5, 2], distribution: log_uniform, at: reset}``. Names
+are of the form ``<target>_<kind>``, such as ``object_mass``: a task says what its targets are, and the kinds stand
+in `sim.randomizers.catalog`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mujoco
-import numpy as np
-import torch
 
-from robolearn.errors import RobolearnError
-from sim.selection import Selection
-from sim.world import World
+from robolearn.contract import Channel
+from robolearn.errors import unknown
+from sim.randomizers.base import Randomizer, Timing
+from sim.randomizers.catalog import KINDS
+from sim.randomizers.draw import DISTRIBUTIONS, Draw
+from sim.randomizers.errors import RandomizeError
+from sim.randomizers.fields import FieldRandomizer
+from sim.randomizers.kind import Kind, Request
+from sim.randomizers.target import COMMON, Target
+from sim.task import NoiseTerm
 
-Elements = Callable[[mujoco.MjModel, str], np.ndarray]
+__all__ = ["Kind", "RandomizeError", "Target", "available", "loosen", "make_randomizers", "noisy_randomizers"]
+
+SENSOR_RANDOMIZERS = ("sensor_noise", "sensor_bias")
+"""Randomisers that need sensor noise."""
+
+INTERVAL_S = (2.0, 5.0)
+"""Seconds between draws at intervals, where nothing else is said."""
 
 
-class RandomizeError(RobolearnError):
-    """An impossible range."""
+def available(targets: Mapping[str, Target]) -> dict[str, tuple[Kind, Target | None]]:
+    """Names that a task with these targets accepts → what they stand for."""
+    found: dict[str, tuple[Kind, Target | None]] = {}
+    for name, target in {**targets, **{name: COMMON[name] for name in COMMON if name not in targets}}.items():
+        found |= {f"{name}_{kind.name}": (kind, target) for kind in KINDS if kind.needs and target.offers(kind.needs)}
+    return found | {kind.name: (kind, None) for kind in KINDS if not kind.needs}
 
 
-@dataclass
-class ScaleFields:
-    """Multiply model fields by a factor drawn uniformly per world.
+def make_randomizers(
+    settings: Mapping[str, Any], targets: Mapping[str, Target], sensors: Mapping[str, int] | None = None
+) -> dict[str, Randomizer]:
+    """The randomisers that ``settings`` ask for, in their order.
 
-    Attributes:
-        bounds: smallest and largest factor.
-        powers: field → exponent of the factor (mass grows with the cube of a size).
-        elements: ``(model, field) -> ids``, the rows of that field which are scaled.
-        column: scale only this column of two-dimensional fields, or all when None.
-        at_reset: draw at every reset; otherwise once, when the environment is made.
-        derive: constants that follow from masses and sizes are derived again after a draw.
-        factor: (N,) the factors in force; a privileged observation.
+    Args:
+        settings: name → ``[low, high]``, a mapping, or None for a randomiser that is not wanted after all.
+        targets: name → what it means in the task's models.
+        sensors: channels that the task's noise disturbs → how many numbers the noise of each has.
+
+    Raises:
+        RandomizeError: an unknown name or setting, an impossible range, or a value of the wrong type.
     """
-
-    bounds: tuple[float, float]
-    powers: Mapping[str, int]
-    elements: Elements
-    column: int | None = None
-    at_reset: bool = False
-    derive: bool = False
-    factor: torch.Tensor = field(init=False, default_factory=lambda: torch.zeros(0))
-
-    def __post_init__(self) -> None:
-        low, high = self.bounds
-        if not 0 < low <= high < math.inf:
-            raise RandomizeError(f"a range of factors must satisfy 0 < low <= high < inf, got ({low}, {high})")
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The model fields it writes."""
-        return tuple(self.powers)
-
-    def apply(self, world: World, select: Selection, generator: torch.Generator) -> None:
-        """Draw new factors for the selected worlds."""
-        if not len(self.factor):
-            self.factor = torch.ones(world.num_worlds, dtype=torch.float64)
-        ids = select.ids
-        low, high = self.bounds
-        drawn = low + (high - low) * torch.rand(len(ids), generator=generator, dtype=torch.float64)
-        ratio = drawn / self.factor[ids]
-        self.factor[ids] = drawn
-        for shard, local, chosen in world.split(select):
-            rows = local.ids.unsqueeze(1)
-            for name, power in self.powers.items():
-                live = shard.physics.expand(name)
-                columns = torch.from_numpy(self.elements(shard.physics.model, name))
-                index = (rows, columns) if self.column is None else (rows, columns, self.column)
-                values = live[index]
-                scale = (ratio[chosen] ** power).reshape(-1, *[1] * (values.ndim - 1))
-                live[index] = (values * scale).to(live.dtype)
-            if self.derive:
-                shard.physics.set_const(local)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The factors in force."""
-        return {"factor": self.factor.clone()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; the scaled fields themselves belong to the world's state."""
-        self.factor = state["factor"].clone()
+    names = available(targets)
+    made: dict[str, Randomizer] = {}
+    for name, setting in settings.items():
+        if name not in names:
+            raise RandomizeError(unknown("randomizer", name, names))
+        if setting is not None:
+            kind, target = names[name]
+            made[name] = kind.build(_request(name, kind, target, setting, sensors or {}))
+    return made
 
 
-def _body_and_geoms(body: str) -> Elements:
-    """Rows of a body, its geoms, or its joints' degrees of freedom, by the prefix of the field's name."""
+def noisy_randomizers(
+    settings: Mapping[str, Any],
+    targets: Mapping[str, Target],
+    measured: Sequence[Channel],
+    noise: Mapping[str, NoiseTerm],
+    silent: bool = False,
+) -> tuple[dict[str, Randomizer], bool]:
+    """`make_randomizers` for a task whose sensors can be noisy.
 
-    def rows(model: mujoco.MjModel, name: str) -> np.ndarray:
-        number = model.body(body).id
-        if name.startswith("geom_"):
-            return np.flatnonzero(model.geom_bodyid == number)
-        return np.array([number])
+    Args:
+        settings, targets: as there.
+        measured: the task's measured channels.
+        noise: channel → the noise that it has when it has any.
+        silent: leave out the randomisers of sensors, as an evaluation does.
 
-    return rows
-
-
-def _all_actuators(model: mujoco.MjModel, name: str) -> np.ndarray:
-    return np.arange(model.nu)
-
-
-def object_mass(bounds: tuple[float, float], body: str = "object", at_reset: bool = False) -> ScaleFields:
-    """Mass and inertia of one body; the shape stays."""
-    powers = {"body_mass": 1, "body_inertia": 1}
-    return ScaleFields(bounds, powers, _body_and_geoms(body), at_reset=at_reset, derive=True)
-
-
-def object_friction(bounds: tuple[float, float], body: str = "object", at_reset: bool = False) -> ScaleFields:
-    """Sliding friction of one body's geoms, which decides contacts where they have the higher priority."""
-    return ScaleFields(bounds, {"geom_friction": 1}, _body_and_geoms(body), column=0, at_reset=at_reset)
+    Returns:
+        The randomisers, and whether one of them needs the noise.
+    """
+    sensors = {c.name: noise[c.name].size(c.shape[-1]) for c in measured if c.name in noise}
+    made = make_randomizers(settings, targets, sensors)
+    if silent:
+        made = {name: randomizer for name, randomizer in made.items() if name not in SENSOR_RANDOMIZERS}
+    return made, any(name in made for name in SENSOR_RANDOMIZERS)
 
 
-def object_size(bounds: tuple[float, float], body: str = "object", at_reset: bool = False) -> ScaleFields:
-    """Uniform size of one body at constant density: geometry ∝ s, mass ∝ s³, inertia ∝ s⁵."""
-    powers = {
-        "geom_size": 1,
-        "geom_pos": 1,
-        "geom_rbound": 1,
-        "geom_aabb": 1,
-        "body_ipos": 1,
-        "body_mass": 3,
-        "body_inertia": 5,
-    }
-    return ScaleFields(bounds, powers, _body_and_geoms(body), at_reset=at_reset, derive=True)
+def loosen(spec: mujoco.MjSpec, randomizers: Mapping[str, object]) -> None:
+    """Before a specification is compiled: let centres of mass move that the randomisers are to move.
+
+    MuJoCo keeps less of the inertia matrix of a free body whose centre of mass is the body's origin.
+    """
+    for randomizer in randomizers.values():
+        if not isinstance(randomizer, FieldRandomizer) or randomizer.target is None:
+            continue
+        if any(change.field == "body_ipos" and change.operation != "scale" for change in randomizer.changes):
+            for body in spec.bodies:
+                if randomizer.target.has_body(body.name):
+                    body.simple = 0
 
 
-def actuator_gains(bounds: tuple[float, float], at_reset: bool = False) -> ScaleFields:
-    """Stiffness and damping of every position actuator, in proportion."""
-    powers = {"actuator_gainprm": 1, "actuator_biasprm": 1}
-    return ScaleFields(bounds, powers, _all_actuators, at_reset=at_reset)
+def _request(name: str, kind: Kind, target: Target | None, setting: Any, sensors: Mapping[str, int]) -> Request:
+    """What a setting asks for."""
+    given = _mapping(name, kind, setting)
+    operation = str(given.get("operation", kind.operations[0] if kind.operations else ""))
+    if kind.operations and operation not in kind.operations:
+        raise RandomizeError(f"randomize.{name}: {unknown('operation', operation, kind.operations)}")
+    if "range" not in given and kind.operations and operation != kind.operations[0]:
+        raise RandomizeError(f"randomize.{name}: to {operation}, a range must be given, in {kind.unit_of(operation)}")
+    if kind.name.startswith("sensor_") and not sensors:
+        raise RandomizeError(f"randomize.{name}: this task declares no sensor noise")
+    return Request(
+        name,
+        _draw(name, kind, operation, given),
+        _timing(name, kind, given),
+        operation,
+        target,
+        each=_flag(name, given, "each"),
+        duration_s=_seconds(name, given),
+        sensors=sensors,
+    )
 
 
-RANDOMIZERS: dict[str, Callable[..., ScaleFields]] = {
-    "object_mass": object_mass,
-    "object_friction": object_friction,
-    "object_size": object_size,
-    "actuator_gains": actuator_gains,
-}
-"""Randomisers by name, as a configuration names them."""
+def _mapping(name: str, kind: Kind, setting: Any) -> Mapping[str, Any]:
+    """The setting as a mapping whose keys are known."""
+    if not isinstance(setting, Mapping):
+        return {"range": setting}
+    common = ("range", "at") if kind.name == "latency" else ("range", "at", "distribution")
+    keys = [*common, *kind.settings, *(["operation"] if len(kind.operations) > 1 else [])]
+    keys += ["interval_s"] if "interval" in kind.times else []
+    for key in setting:
+        if key not in keys:
+            raise RandomizeError(unknown("setting", f"randomize.{name}.{key}", [f"randomize.{name}.{k}" for k in keys]))
+    return setting
+
+
+def _draw(name: str, kind: Kind, operation: str, given: Mapping[str, Any]) -> Draw:
+    low, high = _pair(f"randomize.{name}", given.get("range", kind.range))
+    distribution = str(given.get("distribution", "uniform"))
+    if distribution not in DISTRIBUTIONS:
+        raise RandomizeError(f"randomize.{name}: {unknown('distribution', distribution, DISTRIBUTIONS)}")
+    if kind.name == "latency" and (low != int(low) or high != int(high)):
+        raise RandomizeError(f"randomize.{name} must be two whole numbers of control steps, got [{low:g}, {high:g}]")
+    what = "factors" if operation == "scale" else "numbers"
+    positive = operation == "scale" or distribution == "log_uniform"
+    least = 0.0 if positive or operation == "set" else kind.least
+    bound = "" if least == -math.inf else f"{least:g} {'<' if positive else '<='} "
+    if not (least <= low <= high < math.inf) or (positive and low == 0) or low == -math.inf:
+        raise RandomizeError(
+            f"randomize.{name}: a range of {what} must satisfy {bound}low <= high < inf, got ({low}, {high})"
+        )
+    form = "horizontal" if _flag(name, given, "horizontal") else kind.form
+    return Draw(low, high, distribution, form)
+
+
+def _timing(name: str, kind: Kind, given: Mapping[str, Any]) -> Timing:
+    at = str(given.get("at", kind.times[0]))
+    if at not in kind.times:
+        raise RandomizeError(f"randomize.{name}: {unknown('time', at, kind.times)}")
+    if at != "interval":
+        if "interval_s" in given:
+            raise RandomizeError(f"randomize.{name}: interval_s needs at: interval, it is drawn at: {at}")
+        return Timing(at)
+    low, high = _pair(f"randomize.{name}.interval_s", given.get("interval_s", INTERVAL_S))
+    if not 0 < low <= high < math.inf:
+        raise RandomizeError(f"randomize.{name}.interval_s must satisfy 0 < low <= high < inf, got ({low}, {high})")
+    return Timing(at, (low, high))
+
+
+def _pair(where: str, value: Any) -> tuple[float, float]:
+    pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    if len(pair) != 2 or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair):
+        raise RandomizeError(f"{where} must be two numbers, [low, high], got {value!r}")
+    return float(pair[0]), float(pair[1])
+
+
+def _flag(name: str, given: Mapping[str, Any], key: str) -> bool:
+    value = given.get(key, False)
+    if not isinstance(value, bool):
+        raise RandomizeError(f"randomize.{name}.{key} must be true or false, got {value!r}")
+    return value
+
+
+def _seconds(name: str, given: Mapping[str, Any]) -> float:
+    value = given.get("duration_s", 0.1)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise RandomizeError(f"randomize.{name}.duration_s must be a number of seconds greater than 0, got {value!r}")
+    return float(value)

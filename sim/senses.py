@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from sim.channels import Channels
+from sim.randomizers.signals import SensorBias, SensorNoise
 from sim.selection import Selection
 from sim.task import Task
 from sim.world import World
@@ -38,6 +39,9 @@ class Senses:
 
     def __init__(self, task: Task, world: World, extra: Extra, generator: torch.Generator) -> None:
         self._task, self._world, self._extra, self._generator = task, world, extra, generator
+        levels = [r for r in task.randomizers.values() if isinstance(r, SensorNoise)]
+        biases = [r for r in task.randomizers.values() if isinstance(r, SensorBias)]
+        self._disturbing: list[SensorNoise | SensorBias] = [*levels, *biases]  # a bias is no noisier where noise is
         gathered = self._gather(None)
         if world.dense:  # kept in place, so that a captured graph finds them again
             gathered = {name: value.clone() for name, value in gathered.items()}
@@ -57,7 +61,7 @@ class Senses:
         for name, rows in self._task.goal.read(select.ids).items():
             select.write(self.true[name], rows)
         if self._task.noise:
-            noisy = self._noisy({name: self.true[name][select.ids] for name in self._task.noise})
+            noisy = self._noisy({name: self.true[name][select.ids] for name in self._task.noise}, select.ids)
             for name, rows in noisy.items():
                 select.write(self.seen[name], rows)
             exact = {name: self.true[name] for name in self.raw if name not in self._task.noise}
@@ -106,9 +110,18 @@ class Senses:
     def _raw_of(self, channels: Channels) -> dict[str, torch.Tensor]:
         return {name: channels[name] for name in self.raw}
 
-    def _noisy(self, raw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        terms = self._task.noise.items()
-        return {name: term.func(raw[name], self._generator, **term.params) for name, term in terms}
+    def _noisy(self, raw: Mapping[str, torch.Tensor], ids: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """The noisy channels, name → (K, ...), of the worlds ``ids`` (K,); None for all."""
+        return {name: self._disturbed(name, raw[name], ids) for name in self._task.noise}
+
+    def _disturbed(self, name: str, value: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
+        term = self._task.noise[name]
+        noise = torch.randn(
+            *value.shape[:-1], term.size(value.shape[-1]), generator=self._generator, device=value.device
+        )
+        for randomizer in self._disturbing:
+            noise = randomizer.perturb(name, noise, ids)
+        return term.func(value, noise, **term.params)
 
     def _groups(self, seen: Channels, true: Channels) -> dict[str, torch.Tensor]:
         task = self._task

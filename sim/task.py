@@ -10,6 +10,7 @@ import torch
 
 from robolearn.contract import Channel
 from sim.channels import Channels, Derived
+from sim.randomizers.draw import Draw
 from sim.selection import Selection
 from sim.world import World
 
@@ -43,10 +44,19 @@ class TerminationTerm:
 
 @dataclass(frozen=True)
 class NoiseTerm:
-    """``func(value, generator, **params)`` makes the measured channel that the policy sees from the true one."""
+    """``func(value, noise, **params)`` makes the measured channel that the policy sees from the true one.
+
+    ``noise`` (..., numbers) has a standard normal distribution, unless something is randomised about it; ``numbers``
+    is the channel's last axis where it is None.
+    """
 
     func: Callable[..., torch.Tensor]
     params: Mapping[str, Any] = field(default_factory=dict)
+    numbers: int | None = None
+
+    def size(self, channel: int) -> int:
+        """How many numbers of noise a channel takes whose last axis has ``channel`` numbers."""
+        return channel if self.numbers is None else self.numbers
 
 
 class ActionDecoder(Protocol):
@@ -109,22 +119,39 @@ class EpisodeMetrics(Protocol):
 
 
 class Randomizer(Protocol):
-    """Draws physical properties of worlds.
+    """Draws physical properties of worlds; see `sim.randomizers.base.Randomizer`.
 
     Attributes:
-        at_reset: drawn at every reset, else once when the environment is made.
-        factor: (N,) what is in force, a privileged observation.
+        name, unit: of what it draws; draw: the range and distribution; discrete: whole numbers alone.
+        at: ``start``, once when the environment is made; ``reset``, at every reset; or ``interval``, at every reset and
+            at intervals from there on.
+        drawn: (N, items, width) what was drawn last, NaN before.
+        factor: (N, d) what is in force, for critics; d may be 0.
     """
 
-    at_reset: bool
+    name: str
+    unit: str
+    draw: Draw
+    discrete: bool
+    drawn: torch.Tensor
     factor: torch.Tensor
+
+    @property
+    def at(self) -> str:
+        """When it draws."""
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The `mujoco.MjModel` fields it writes."""
 
+    def prepare(self, world: World) -> None:
+        """Look up in the world's models what will be written."""
+
     def apply(self, world: World, select: Selection, generator: torch.Generator) -> None:
-        """Draw for the selected worlds."""
+        """Draw for the selected worlds, whose episodes begin."""
+
+    def advance(self, world: World, dt: float, generator: torch.Generator) -> None:
+        """A control step of ``dt`` seconds begins; for ``interval`` only."""
 
     def state_dict(self) -> dict[str, Any]:
         """Draws in force, for a bit-exact continuation."""
@@ -151,6 +178,7 @@ class Task:
         action, goal, metrics: see their protocols.
         rewards, terminations, noise: name → term; noise is keyed by channel.
         randomizers: name → randomiser, applied in order.
+        command_delay: (least, most) control steps of latency, drawn for each episode, where no randomiser delays.
         derived: name → function, for quantities that several terms share.
         curriculum: name → ``func(env, log)`` called after every step that ended episodes; may change the task's
             parameters, and returns what it wants logged.
@@ -190,11 +218,12 @@ class Task:
         """
         terms, policy = ([*self.observations[name].values()] for name in (group, "policy"))
         if terms[: len(policy)] != policy:
-            return _concatenated(c, terms)
-        shared = c.once(self.observations["policy"], _concatenated, {"terms": policy})
+            return concatenated(c, terms)
+        shared = c.once(self.observations["policy"], concatenated, {"terms": policy})
         rest = terms[len(policy) :]
-        return torch.cat([shared, _concatenated(c, rest)], dim=-1) if rest else shared
+        return torch.cat([shared, concatenated(c, rest)], dim=-1) if rest else shared
 
 
-def _concatenated(c: Channels, terms: Sequence[ObservationTerm]) -> torch.Tensor:
+def concatenated(c: Channels, terms: Sequence[ObservationTerm]) -> torch.Tensor:
+    """Terms side by side, (N, d)."""
     return torch.cat([c.once(term, term.func, term.params) for term in terms], dim=-1)

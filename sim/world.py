@@ -12,6 +12,7 @@ import torch
 from sim.graphs import SideBySide
 from sim.physics import STATE_FIELDS, Physics, PhysicsError
 from sim.selection import Selection
+from sim.varied import VariedField
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class Source:
         kind: the kind of named element whose rows are taken: ``joint``, ``body``, ``site`` or ``sensor``.
         names: the elements, in channel order.
         shape: shape of the channel without the batch; None keeps the field's own.
+        part: of joints and sensors, the entries from the first to the second (exclusive); None takes them all.
     """
 
     field: str
     kind: str
     names: tuple[str, ...]
     shape: tuple[int, ...] | None = None
+    part: tuple[int, int] | None = None
 
 
 _JOINT_WIDTHS = {
@@ -72,7 +75,7 @@ def _indices(model: mujoco.MjModel, source: Source) -> list[int]:
             out += range(int(view.adr[0]), int(view.adr[0]) + int(view.dim[0]))
         else:
             out.append(int(view.id))
-    return out
+    return out if source.part is None else out[slice(*source.part)]
 
 
 class _Reader:
@@ -163,6 +166,7 @@ class World:
         self._refresh = any(source.field not in STATE_FIELDS for source in sources.values())
         self._side_by_side = SideBySide([shard.physics for shard in self.shards], self.device)
         self._ctrl = [shard.physics.bind("ctrl") for shard in self.shards]
+        self._varied: dict[str, VariedField] = {}
 
     def read(self, keep: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Channels of every world, name → (N, ...) float32; the tensors are reused by the next call.
@@ -203,6 +207,25 @@ class World:
         if self._refresh:
             for shard, local, _ in self.split(select):
                 shard.physics.forward(local)
+
+    def vary(self, name: str) -> VariedField:
+        """The `mujoco.MjModel` field ``name``, with one value for each world from now on.
+
+        Raises:
+            PhysicsError: the engine cannot vary it.
+        """
+        if name not in self._varied:
+            self._varied[name] = VariedField(self.shards, name)
+        return self._varied[name]
+
+    def refresh(self, name: str, select: Selection) -> None:
+        """Make the selected worlds' values of a varied field anew, after a change of what they are made of."""
+        self._varied[name].refresh((i, local) for i, local, _ in select.parts(self._bounds))
+
+    def write_model(self, world: int, model: mujoco.MjModel) -> None:
+        """Write into a copy of its shard's model everything in which a world differs; for pictures and checks."""
+        for varied in self._varied.values():
+            varied.write_to(model, world)
 
     def unusable(self) -> torch.Tensor:
         """(N,) bool: worlds whose numbers cannot be trusted since their last reset."""

@@ -33,8 +33,7 @@ def small(clip_folder: Path) -> Callable[..., Env]:
     """``small(num_envs=6, task="dex_track", **settings)``: a small real environment on one thread."""
 
     def make(num_envs: int = 6, task: str = "dex_track", **settings: Any) -> Env:
-        return make_env(
-            task, num_envs, **{"engine": Engine(threads=1), "motions": {"folder": str(clip_folder)}, **settings}
-        )
+        smallest = {"dex_track": {"motions": {"folder": str(clip_folder)}}, "g1_walk": {"episode_s": 1.5}}
+        return make_env(task, num_envs, **{"engine": Engine(threads=1), **smallest[task], **settings})
 
     return make

@@ -13,7 +13,7 @@ import numpy as np
 
 from robolearn.errors import did_you_mean, unknown
 from sim.references.format import HUMAN, KEYPOINT_NAMES, MAX_RATE_HZ, MIN_RATE_HZ, Reference, ReferenceError
-from sim.robots import get_robot, list_robots
+from sim.robots import get_hand, list_hands
 
 MIN_SECONDS = 0.25
 UNIT_TOLERANCE = 1e-3
@@ -108,10 +108,10 @@ def _names(reference: Reference) -> Iterator[Problem]:
         yield Problem("object", unknown("object", reference.object, list_objects()))
     if reference.joint_pos is None:
         return
-    if reference.robot not in list_robots():
-        yield Problem("robot", unknown("robot", reference.robot, list_robots()))
+    if reference.robot not in list_hands():
+        yield Problem("robot", unknown("robot", reference.robot, list_hands()))
         return
-    robot = get_robot(reference.robot, side=reference.side)
+    robot = get_hand(reference.robot, side=reference.side)
     given, expected = reference.joint_names, robot.finger_joints
     for name in given:
         if name not in expected:
@@ -201,9 +201,9 @@ def _limits(reference: Reference) -> Iterator[Problem]:
 
 def joint_limits(reference: Reference) -> tuple[np.ndarray, np.ndarray] | None:
     """Lower and upper limits (J,), rad, in the order of ``reference.joint_names``; None: unknown names."""
-    if reference.joint_pos is None or reference.robot not in list_robots():
+    if reference.joint_pos is None or reference.robot not in list_hands():
         return None
-    robot = get_robot(reference.robot, side=reference.side)
+    robot = get_hand(reference.robot, side=reference.side)
     if any(name not in robot.joint_names for name in reference.joint_names):
         return None
     index = [robot.joint_names.index(name) for name in reference.joint_names]

@@ -22,7 +22,7 @@ from sim.references.grasp import GraspError, find_grasps
 from sim.references.hand import Hand
 from sim.references.in_hand import turn_in_hand
 from sim.references.motion import Held, Motion, grasp_lift, pick_place, rotate_in_hand
-from sim.robots import Robot, get_robot
+from sim.robots import Robot, get_hand
 
 FloatArray = NDArray[np.float64]
 
@@ -89,7 +89,7 @@ def generate(
         ObjectError: an unknown object.
         GraspError: the hand finds no grasp of an object.
     """
-    robot = get_robot(robot) if isinstance(robot, str) else robot
+    robot = get_hand(robot) if isinstance(robot, str) else robot
     names = list(objects) if objects is not None else list_objects("train")
     errors = _noise(noise)
     if kind not in _KINDS:

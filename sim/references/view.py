@@ -9,11 +9,11 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from sim.camera import SceneRenderer, caption, write_video
 from sim.objects import get_object
 from sim.references.format import HUMAN, Reference
 from sim.references.kinematics import couplings
-from sim.robots import get_robot
+from sim.robots import get_hand
+from sim.video import SceneRenderer, caption, write_video
 
 # (from, to) keypoints of what is drawn of a human hand: the palm's outline and the fingers.
 _BONES = [(0, 1), (0, 5), (5, 9), (9, 13), (13, 17), (0, 17)]
@@ -101,7 +101,7 @@ def _focus(reference: Reference) -> np.ndarray:
 def _scene(reference: Reference) -> tuple[mujoco.MjModel, np.ndarray]:
     """The model, and its positions (T, nq) at every frame."""
     if reference.robot != HUMAN:
-        robot = get_robot(reference.robot, side=reference.side)
+        robot = get_hand(reference.robot, side=reference.side)
         spec = robot.spec()
         for key in list(spec.keys):
             spec.delete(key)  # a robot's keyframe does not know the object

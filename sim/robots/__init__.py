@@ -6,21 +6,47 @@ import os
 from functools import cache
 
 from robolearn.errors import unknown
-from sim.robots import allegro, shadow
+from sim.robots import allegro, g1, shadow
 from sim.robots.errors import AssetNotAvailable, RobotModelError, UnknownRobot
 from sim.robots.robot import Robot
 
-__all__ = ["AssetNotAvailable", "Robot", "RobotModelError", "UnknownRobot", "get_robot", "list_robots"]
+__all__ = [
+    "AssetNotAvailable",
+    "Robot",
+    "RobotModelError",
+    "UnknownRobot",
+    "get_hand",
+    "get_robot",
+    "list_hands",
+    "list_robots",
+]
 
 _SHIPPED = {"allegro": allegro.make}
 _ASSETS = {"shadow": shadow.make}
+_WHOLE = {"g1": g1.make}
 _SIDES = ("right", "left")
 _BASES = ("floating", "fixed")
 
 
 def list_robots() -> list[str]:
     """Names of all robots, including those whose model has to be installed first."""
+    return sorted([*list_hands(), *_WHOLE])
+
+
+def list_hands() -> list[str]:
+    """Names of the robots that are a single hand."""
     return sorted([*_SHIPPED, *_ASSETS])
+
+
+def get_hand(name: str, side: str = "right", base: str = "floating") -> Robot:
+    """`get_robot` for a task or a tool that needs a hand.
+
+    Raises:
+        UnknownRobot: also for a robot that is no hand.
+    """
+    if name not in list_hands():
+        raise UnknownRobot(unknown("hand", name, list_hands()))
+    return get_robot(name, side, base)
 
 
 @cache
@@ -31,8 +57,9 @@ def get_robot(
 
     Args:
         name: one of `list_robots`.
-        side: "right" or "left".
-        base: "floating" (six wrist joints place the palm) or "fixed" (the palm frame is the world frame).
+        side: "right" or "left", of a hand.
+        base: "floating" (six wrist joints place a hand's palm, a free joint a whole robot's pelvis) or "fixed" (palm
+            or pelvis frame is the world frame).
         path: folder of the model, for a robot that is not shipped with the platform.
 
     Raises:
@@ -50,4 +77,8 @@ def get_robot(
         return _ASSETS[name](side, base, path)
     if path is not None:
         raise UnknownRobot(f"robot {name!r} is shipped with the platform and takes no path")
+    if name in _WHOLE:
+        if side != "right":
+            raise UnknownRobot(f"robot {name!r} is a whole robot and takes no side")
+        return _WHOLE[name](base)
     return _SHIPPED[name](side, base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -18,42 +19,55 @@ _NEVER_SINGULAR = 1.4
 """rad: below this middle angle the other triple of wrist angles is always further away."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Robot:
-    """One robot model: names in command order, limits, and the landmarks of the hand.
+    """One robot model: names in command order, limits, and landmarks. What a robot does not have is empty.
 
-    The palm frame is the frame of `palm_site`. For a floating hand it is the frame that the wrist joints
+    The palm frame of a hand is the frame of `palm_site`. For a floating hand it is the frame that the wrist joints
     move: with all of them at zero it is the world frame. Arrays are read-only.
     """
 
     name: str
-    side: str
-    """"right" or "left"."""
     base: str
-    """"floating" (six wrist joints place the palm) or "fixed"."""
+    """"floating" (six wrist joints place a hand's palm, a free joint the body of a whole robot) or "fixed"."""
     joint_names: tuple[str, ...]
     """Actuated joints; the order of the actuators and of every command."""
-    wrist_joints: tuple[str, ...]
-    """Slides x, y, z then hinges x, y', z'' for a floating base; empty for a fixed one."""
-    finger_joints: tuple[str, ...]
-    fingertip_sites: tuple[str, ...]
-    """Centres of the fingertips: index, middle, ring, (little,) thumb."""
-    palm_site: str
-    keypoint_sites: Mapping[str, int]
-    """Site -> index among the 21 human hand keypoints: 0 wrist, 1-4 thumb, 5-8 index, ... 17-20 little."""
     lower: FloatArray
     """(J,) lower joint limits, m for slides and rad for hinges."""
     upper: FloatArray
     """(J,) upper joint limits."""
     effort: FloatArray
     """(J,) largest actuator force, N for slides and Nm for hinges."""
+    speed: FloatArray
+    """(J,) largest joint speed, m/s or rad/s; infinite where none is published."""
     home: FloatArray
-    """(J,) a pose away from the limits, without contacts; also the model's keyframe "home"."""
+    """(J,) a pose away from the limits, that of the model's keyframe `keyframe`."""
+    keyframe: str = "home"
     build: Callable[[], mujoco.MjSpec] = field(repr=False)
     """Makes the specification returned by `spec`."""
 
+    side: str = ""
+    """"right" or "left", of a hand."""
+    wrist_joints: tuple[str, ...] = ()
+    """Slides x, y, z then hinges x, y', z'' of a hand with a floating base."""
+    finger_joints: tuple[str, ...] = ()
+    fingertip_sites: tuple[str, ...] = ()
+    """Centres of the fingertips: index, middle, ring, (little,) thumb."""
+    palm_site: str = ""
+    keypoint_sites: Mapping[str, int] = field(default_factory=dict)
+    """Site -> index among the 21 human hand keypoints: 0 wrist, 1-4 thumb, 5-8 index, ... 17-20 little."""
+
+    base_joint: str = ""
+    """The free joint of a whole robot with a floating base."""
+    imu_site: str = ""
+    """Where the inertial measurement unit sits; its axes are those of the body that the free joint moves."""
+    foot_sites: tuple[str, ...] = ()
+    """Under the middle of each sole."""
+    contact_sensors: tuple[str, ...] = ()
+    """Sensors that count each foot's contacts, in the order of `foot_sites`."""
+
     def spec(self) -> mujoco.MjSpec:
-        """Return a fresh, editable specification: position actuators, keyframe "home", no floor."""
+        """Return a fresh, editable specification: position actuators, keyframe `keyframe`, no floor."""
         return self.build()
 
     def mjcf(self) -> str:
@@ -112,6 +126,8 @@ class Robot:
         return np.concatenate([joints[..., :3], quat], axis=-1)
 
     def _need_floating(self) -> None:
+        if not self.palm_site:
+            raise RobotModelError(f"{self.name} is no hand: it has no wrist joints")
         if not self.wrist_joints:
             raise RobotModelError(f"{self.name} ({self.side}, {self.base}) has no wrist joints; use base='floating'")
 
@@ -120,17 +136,20 @@ def robot_from_spec(
     build: Callable[[], mujoco.MjSpec],
     *,
     name: str,
-    side: str,
     base: str,
-    wrist_joints: tuple[str, ...],
-    fingertip_sites: tuple[str, ...],
-    palm_site: str,
-    keypoint_sites: Mapping[str, int],
+    keyframe: str = "home",
+    wrist_joints: tuple[str, ...] = (),
+    palm_site: str = "",
+    **parts: Any,
 ) -> Robot:
-    """Read names, limits, efforts and the home keyframe off a compiled model.
+    """Read names, limits, efforts, speeds (a joint's first ``user`` value) and the home pose off a compiled model.
+
+    Args:
+        build: makes the specification.
+        name, base, keyframe, wrist_joints, palm_site, parts: fields of `Robot` that a model does not tell.
 
     Raises:
-        RobotModelError: an actuator does not drive a joint, has no limits, or the keyframe "home" is missing.
+        RobotModelError: an actuator does not drive a joint, has no limits, or the keyframe is missing.
     """
     model = build().compile()
     joints = []
@@ -144,23 +163,23 @@ def robot_from_spec(
     ]
     if unlimited:
         raise RobotModelError(f"{name}: actuators without position and force limits on {', '.join(unlimited)}")
-    if "home" not in [model.key(k).name for k in range(model.nkey)]:
-        raise RobotModelError(f"{name}: the model has no keyframe 'home'")
+    if keyframe not in [model.key(k).name for k in range(model.nkey)]:
+        raise RobotModelError(f"{name}: the model has no keyframe {keyframe!r}")
     return Robot(
         name=name,
-        side=side,
         base=base,
         joint_names=names,
-        wrist_joints=wrist_joints,
-        finger_joints=tuple(n for n in names if n not in wrist_joints),
-        fingertip_sites=fingertip_sites,
-        palm_site=palm_site,
-        keypoint_sites=dict(keypoint_sites),
         lower=_frozen(model.jnt_range[joints, 0]),
         upper=_frozen(model.jnt_range[joints, 1]),
         effort=_frozen(model.actuator_forcerange[:, 1]),
-        home=_frozen(model.key("home").qpos[model.jnt_qposadr[joints]]),
+        speed=_frozen(model.jnt_user[joints, 0] if model.nuser_jnt else np.full(len(joints), np.inf)),
+        home=_frozen(model.key(keyframe).qpos[model.jnt_qposadr[joints]]),
+        keyframe=keyframe,
         build=build,
+        wrist_joints=wrist_joints,
+        finger_joints=tuple(n for n in names if n not in wrist_joints) if palm_site else (),
+        palm_site=palm_site,
+        **parts,
     )
 
 

@@ -11,13 +11,17 @@ from typing import Any
 from robolearn.errors import RobolearnError, unknown
 from sim.engines import Engine
 from sim.env import Env
+from sim.randomize import Target
 
-__all__ = ["TaskError", "config_class", "list_tasks", "make_env"]
+__all__ = ["TaskError", "config_class", "list_tasks", "make_env", "targets"]
 
 BYTES_PER_WORLD = 20_000
 """A low estimate of what one world takes: its state, channels and observations."""
 
-_TASKS = {"dex_track": ("sim.tasks.dex_track", "DexTrackConfig")}
+_TASKS = {
+    "dex_track": ("sim.tasks.dex_track", "DexTrackConfig"),
+    "g1_walk": ("sim.tasks.g1_walk", "G1WalkConfig"),
+}
 
 
 class TaskError(RobolearnError):
@@ -41,6 +45,18 @@ def config_class(name: str) -> type:
     return getattr(import_module(module), cls)
 
 
+def targets(name: str) -> Mapping[str, Target]:
+    """What can be randomised in a task: ``object`` → what that means in its models.
+
+    Raises:
+        TaskError: no task of that name.
+    """
+    if name not in _TASKS:
+        raise TaskError(unknown("task", name, _TASKS))
+    found: Mapping[str, Target] = import_module(_TASKS[name][0]).TARGETS
+    return found
+
+
 def make_env(
     name: str,
     num_envs: int,
@@ -54,7 +70,7 @@ def make_env(
 
     Args:
         name: one of `list_tasks`.
-        num_envs: worlds, at least 1 (with ``evaluation``, 0 means one for each clip).
+        num_envs: worlds, at least 1 (with ``evaluation``, 0 means one for each clip, or as many as the task likes).
         seed: of every random draw.
         engine: what steps the worlds; the CPU with every core where it is not given.
         split: which of the task's data to use.

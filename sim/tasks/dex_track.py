@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -13,13 +14,13 @@ from sim.engines import Engine
 from sim.env import Env
 from sim.motions import POSE, MotionLibrary, ReferenceGoal
 from sim.objects import get_object
-from sim.randomize import RANDOMIZERS, ScaleFields
-from sim.robots import Robot, get_robot
-from sim.task import NoiseTerm, ObservationTerm, Task, TerminationTerm
+from sim.randomize import Target, loosen, noisy_randomizers
+from sim.robots import Robot, get_hand
+from sim.task import NoiseTerm, ObservationTerm, Randomizer, Task, TerminationTerm
 from sim.tasks.tracking_metrics import TrackingMetrics
 from sim.tasks.tracking_motions import ClipConfig, clips_for
 from sim.tasks.tracking_rewards import REWARDS, baselines
-from sim.tasks.tracking_scene import TIMESTEP, make_world
+from sim.tasks.tracking_scene import OBJECT, TIMESTEP, make_world
 from sim.terms import noise, tracking
 from sim.terms.actions import ResidualTracking
 from sim.terms.landmarks import hand_landmarks
@@ -34,6 +35,12 @@ REPORT = (
 
 OBJECT_COORDINATES = 7
 """Position and quaternion of the object's free joint."""
+
+TARGETS = {
+    "object": Target(bodies=(OBJECT,), free=True, whole=True),
+    "hand": Target(bodies=("*",), joints=("*",), but=("world", OBJECT)),
+}
+"""What can be randomised."""
 
 
 class DexTrackError(RobolearnError):
@@ -84,10 +91,10 @@ class DexTrackConfig:
     """m, object error that ends a training episode."""
     terminate_angle: float = 1.2
     """rad, object error that ends a training episode."""
-    randomize: dict[str, list[float]] = field(
+    randomize: dict[str, Any] = field(
         default_factory=lambda: {"object_mass": [0.7, 1.3], "object_friction": [0.7, 1.0]}
     )
-    """Randomiser → [low, high] factor: object_mass, object_friction, object_size, actuator_gains."""
+    """Randomiser → [low, high], or a mapping: see `robolearn list randomizers` and docs/randomization.md."""
     sensor_noise: bool = False
     """Noise on the joints and the object's pose and velocity that the policy sees."""
     command_delay: list[int] = field(default_factory=lambda: [0, 0])
@@ -111,11 +118,13 @@ def make(
         DexTrackError: a setting that cannot work; MotionError, PhysicsError and others name their own.
     """
     _check(config)
-    robot = get_robot(config.robot, side=config.side, base="floating")
+    robot = get_hand(config.robot, side=config.side, base="floating")
     references = clips_for(config.motions, robot, split, config.rate_hz)
     motions = MotionLibrary.from_references(references, robot, config.rate_hz)
     layout, candidates = _fixed(motions, num_envs) if evaluation else _shared(motions, num_envs)
-    world = make_world(robot, layout, engine)
+    silent = evaluation and not config.sensor_noise
+    randomizers, sensing = noisy_randomizers(config.randomize, TARGETS, _measured(robot), _noise(), silent)
+    world = make_world(robot, layout, engine, lambda spec: loosen(spec, randomizers))
     _check_joints(world, robot)
     goal = ReferenceGoal(
         motions,
@@ -127,12 +136,19 @@ def make(
         joint_noise=0.0 if evaluation else config.joint_noise,
         device=world.device,
     )
-    task = declare(config, robot, goal, world, motions, evaluation)
+    task = declare(config, robot, goal, world, motions, randomizers, config.sensor_noise or sensing, evaluation)
     return Env(task, world, seed)
 
 
 def declare(
-    config: DexTrackConfig, robot: Robot, goal: ReferenceGoal, world: World, motions: MotionLibrary, evaluation: bool
+    config: DexTrackConfig,
+    robot: Robot,
+    goal: ReferenceGoal,
+    world: World,
+    motions: MotionLibrary,
+    randomizers: Mapping[str, Randomizer],
+    noisy: bool,
+    evaluation: bool,
 ) -> Task:
     """The task's terms."""
     wrist = len(robot.wrist_joints)
@@ -157,8 +173,8 @@ def declare(
                 tracking.object_lost, {"distance": config.terminate_distance, "angle": config.terminate_angle}
             )
         },
-        noise=_noise() if config.sensor_noise else {},
-        randomizers={name: _randomizer(name, bounds) for name, bounds in config.randomize.items()},
+        noise=_noise() if noisy else {},
+        randomizers=randomizers,
         command_delay=(config.command_delay[0], config.command_delay[1]),
         derived={**hand_landmarks(robot, world.device), **tracking.DERIVED},
         baselines=baselines(robot),
@@ -170,9 +186,6 @@ def declare(
 def _check(config: DexTrackConfig) -> None:
     if config.reward not in REWARDS:
         raise DexTrackError(unknown("reward", config.reward, REWARDS))
-    for name in config.randomize:
-        if name not in RANDOMIZERS:
-            raise DexTrackError(unknown("randomizer", name, RANDOMIZERS))
     scales = ("finger_scale", "wrist_position_scale", "wrist_rotation_scale")
     for name in (*scales, "terminate_distance", "terminate_angle"):
         _require(config, name, lambda v: v > 0, "greater than 0")
@@ -189,6 +202,8 @@ def _check(config: DexTrackConfig) -> None:
         raise DexTrackError(f"lookahead must increase from 1 (the command's baseline), got {config.lookahead}")
     if len(config.command_delay) != 2 or not 0 <= config.command_delay[0] <= config.command_delay[1]:
         raise DexTrackError(f"command_delay must be [least, most] control steps, got {config.command_delay}")
+    if config.command_delay[1] and config.randomize.get("latency") is not None:
+        raise DexTrackError("command_delay and randomize.latency both set the latency; set one of them")
 
 
 def _check_joints(world: World, robot: Robot) -> None:
@@ -293,13 +308,6 @@ def _noise() -> dict[str, NoiseTerm]:
     return {
         "joint_pos": NoiseTerm(noise.gaussian, {"std": 0.005}),
         "joint_vel": NoiseTerm(noise.gaussian, {"std": 0.1}),
-        "object_pose": NoiseTerm(noise.pose, {"position": 0.002, "rotation": 0.02}),
+        "object_pose": NoiseTerm(noise.pose, {"position": 0.002, "rotation": 0.02}, numbers=6),
         "object_vel": NoiseTerm(noise.gaussian, {"std": 0.02}),
     }
-
-
-def _randomizer(name: str, bounds: Sequence[float]) -> ScaleFields:
-    numbers = isinstance(bounds, Sequence) and all(isinstance(b, (int, float)) for b in bounds)
-    if not numbers or len(bounds) != 2:
-        raise DexTrackError(f"randomize.{name} must be two numbers, [low, high], got {bounds!r}")
-    return RANDOMIZERS[name]((float(bounds[0]), float(bounds[1])))

@@ -1,4 +1,4 @@
-"""Landmarks of a hand, from its joint positions: derived channels."""
+"""Landmarks of a robot, from its joint positions: derived channels."""
 
 from __future__ import annotations
 
@@ -28,3 +28,37 @@ def hand_landmarks(robot: Robot, device: torch.device | str = "cpu") -> dict[str
         "palm_pos": lambda c: c["landmarks"][:, 3 * tips : 3 * tips + 3],
         "palm_rotation": lambda c: c["landmarks"][:, 3 * tips + 3 :].unflatten(1, (3, 3)),
     }
+
+
+_INSTANT = 1e-3
+"""s over which the motion of a landmark is taken; short against any motion, long against rounding."""
+
+
+def foot_landmarks(hung: Robot, device: torch.device | str = "cpu") -> dict[str, Derived]:
+    """Derived channels of a walking robot's feet, by forward kinematics of ``joint_pos`` (N, J) and ``base_pose``.
+
+    ``foot_pos`` (N, F, 3) m and ``foot_vel`` (N, F, 3) m/s, under the middle of each sole, in the world; both need the
+    privileged ``base_pose`` (N, 7) and ``base_vel`` (N, 6) of the body that carries the joints.
+
+    Args:
+        hung: the robot with a fixed base.
+        device: where the joint positions are.
+    """
+    kinematics = Kinematics(hung.spec().compile(), hung.joint_names, hung.foot_sites, device=device)
+    feet = len(hung.foot_sites)
+
+    def in_base(c: Channels) -> torch.Tensor:
+        """(N, 2F, 3): where the feet are in the base's frame, and how fast they move in it."""
+        q, turn = c["joint_pos"], 0.5 * _INSTANT * c["joint_vel"]
+        now, before, after = kinematics(torch.cat([q, q - turn, q + turn]))[0].chunk(3)
+        return torch.cat([now, (after - before) / _INSTANT], dim=1)
+
+    def position(c: Channels) -> torch.Tensor:
+        return c["base_pose"][:, None, :3] + c["foot_in_base"][:, :feet] @ c["base_rotation"].mT
+
+    def velocity(c: Channels) -> torch.Tensor:
+        place, moving = c["foot_in_base"].split(feet, dim=1)
+        turning = torch.linalg.cross(c["base_vel"][:, None, 3:].expand_as(place), place)
+        return c["base_vel"][:, None, :3] + (turning + moving) @ c["base_rotation"].mT
+
+    return {"foot_in_base": in_base, "foot_pos": position, "foot_vel": velocity}

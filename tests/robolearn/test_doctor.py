@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from robolearn import cli, doctor
 
@@ -38,6 +40,16 @@ def test_a_missing_extra_comes_with_the_command_that_installs_it(findings):
             extra = name.removeprefix("extra ")
             assert finding.advice == f"pip install -c constraints.txt -e '.{extra}'"
             assert finding.detail.startswith("missing: ")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_the_engine_cannot_use_is_not_called_usable(findings, monkeypatch):
+    assert not findings["gpu"].ok
+    for name, value in (("is_available", True), ("device_count", 1), ("get_device_name", "GPU X")):
+        monkeypatch.setattr(torch.cuda, name, lambda *args, value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=24 * 2**30))
+    found = doctor._gpu()  # torch says yes, Warp finds no driver or is not installed
+    assert not found.ok and "GPU X, 24 GiB" in found.detail and "Warp" in found.advice
 
 
 def test_rendering_is_really_tried(findings, monkeypatch):

@@ -6,9 +6,10 @@ import imageio_ffmpeg
 import pytest
 import torch
 
-from robolearn.films import film_tracking
+from robolearn.films import film
 from robolearn.judge import zero_action
-from sim.camera import RenderError, SceneRenderer
+from sim.opengl import RenderError
+from sim.video import SceneRenderer
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def env(small):
 
 @pytest.mark.parametrize("worlds, size", [(1, (128, 48)), (2, (256, 48)), (3, (256, 96)), (9, (256, 96))])
 def test_a_film_shows_worlds_of_all_objects_in_true_time(env, tmp_path, worlds, size):
-    path = film_tracking(env, zero_action, tmp_path / "film.mp4", worlds=worlds, fps=10, size=(48, 64))
+    path = film(env, zero_action, tmp_path / "film.mp4", worlds=worlds, fps=10, size=(48, 64))
     count, seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
     assert next(imageio_ffmpeg.read_frames(str(path)))["size"] == size
     assert count == -(-(env.max_episode_length - 1) // 6)
@@ -33,11 +34,11 @@ def test_a_film_shows_worlds_of_all_objects_in_true_time(env, tmp_path, worlds, 
 
 def test_a_failing_policy_leaves_no_film(env, tmp_path):
     with pytest.raises(RuntimeError, match="no weights"):
-        film_tracking(env, lambda env, obs: (_ for _ in ()).throw(RuntimeError("no weights")), tmp_path / "film.mp4")
+        film(env, lambda env, obs: (_ for _ in ()).throw(RuntimeError("no weights")), tmp_path / "film.mp4")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("worlds", [0, -1])
 def test_no_worlds_to_show(small, tmp_path, worlds):
     with pytest.raises(RenderError, match=f"at least 1 world, got {worlds}"):
-        film_tracking(small(0, evaluation=True), zero_action, tmp_path / "film.mp4", worlds=worlds)
+        film(small(0, evaluation=True), zero_action, tmp_path / "film.mp4", worlds=worlds)

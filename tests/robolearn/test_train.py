@@ -232,7 +232,7 @@ def test_a_continuation_refuses_what_would_change_the_training(uninterrupted, ov
         (["checkpoint.keep=0"], "checkpoint.keep must be greater than 0, got 0"),
         (["algo.lr=-1"], "ppo lr must be greater than 0; got -1"),
         (["device=cud"], "unknown device 'cud'; devices: auto, cpu, cuda, cuda:<number>"),
-        (["task.randomize.gravity=[1,2]"], "unknown randomizer 'gravity'"),
+        (["task.randomize.gravty=[1,2]"], "unknown randomizer 'gravty'; did you mean 'gravity'"),
         (["resume=nowhere"], "nowhere does not exist; runs near it: none"),
     ],
 )

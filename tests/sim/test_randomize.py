@@ -1,4 +1,4 @@
-"""Randomisers: bounds, no drift, composition, and their physical effect."""
+"""Randomisers of model fields: their effect against plain MuJoCo, no accumulation, and masks as well as ids."""
 
 from __future__ import annotations
 
@@ -6,259 +6,418 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from sim.mujoco_cpu import MujocoCpu
 from sim.objects import get_object
-from sim.randomize import (
-    RANDOMIZERS,
-    RandomizeError,
-    ScaleFields,
-    actuator_gains,
-    object_friction,
-    object_mass,
-    object_size,
-)
+from sim.randomize import RandomizeError, make_randomizers
 from sim.selection import Selection
-from sim.world import Shard, Source, World
-
-N = 6
-ALL = Selection.all(N)
-
-
-def model(name: str = "mug", tilt: float = 0.0) -> mujoco.MjModel:
-    """An object above a table that is tilted about y, and a driven joint."""
-    spec = mujoco.MjSpec()
-    spec.option.timestep = 0.004
-    half = np.radians(tilt) / 2
-    quat = [np.cos(half), 0, np.sin(half), 0]
-    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5, 5, 0.1], quat=quat, friction=[0.1, 0, 0])
-    get_object(name).add_to(spec, "object")
-    arm = spec.worldbody.add_body(name="arm", pos=[0, 2, 1])
-    arm.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.05, 0, 0], mass=1, pos=[0.2, 0, 0])
-    arm.add_joint(name="joint", axis=[0, 1, 0])
-    actuator = spec.add_actuator(name="joint", target="joint", trntype=mujoco.mjtTrn.mjTRN_JOINT)
-    actuator.set_to_position(kp=20.0, kv=1.0)
-    return spec.compile()
+from sim.world import Shard, World
+from tests.sim.randomize_scene import (
+    ALL,
+    DERIVED,
+    FIELDS,
+    NAMES,
+    TARGETS,
+    TIMES,
+    N,
+    generator,
+    make,
+    masked,
+    model,
+    one,
+    own_fields,
+    spec,
+    world,
+)
 
 
-def world(*names: str, tilt: float = 0.0) -> World:
-    names = names or ("mug",)
-    shards, start = [], 0
-    for name in names:
-        count = N // len(names)
-        shards.append(Shard(MujocoCpu(model(name, tilt), count, 1), start, start + count, name))
-        start += count
-    return World(shards, {"position": Source("xpos", "body", ("object",))})
+def rows_of(m: mujoco.MjModel, *bodies: str) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.array([m.body(name).id for name in bodies])
+    return ids, np.flatnonzero(np.isin(m.geom_bodyid, ids))
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def dofs_of(m: mujoco.MjModel) -> np.ndarray:
+    return np.array([m.joint(name).dofadr[0] for name in ("shoulder", "elbow")])
 
 
-def object_rows(m: mujoco.MjModel, field: str) -> np.ndarray:
-    body = m.body("object").id
-    return np.flatnonzero(m.geom_bodyid == body) if field.startswith("geom_") else np.array([body])
+def turned(vector: np.ndarray, rotvec: np.ndarray) -> np.ndarray:
+    quat, out = np.empty(4), np.empty(3)
+    angle = np.linalg.norm(rotvec)
+    mujoco.mju_axisAngle2Quat(quat, rotvec / angle, angle)
+    mujoco.mju_rotVecQuat(out, vector, quat)
+    return out
 
 
-def settle(w: World, seconds: float = 1.5) -> torch.Tensor:
+def turned_quat(quat: np.ndarray, rotvec: np.ndarray) -> np.ndarray:
+    turn, out = np.empty(4), np.empty(4)
+    angle = np.linalg.norm(rotvec)
+    mujoco.mju_axisAngle2Quat(turn, rotvec / angle, angle)
+    mujoco.mju_mulQuat(out, turn, quat)
+    return out
+
+
+def edit(m: mujoco.MjModel, name: str, value: np.ndarray) -> None:
+    """By hand, what a randomiser is to do to one world's model, in the way of a person with MuJoCo's manual."""
+    target, _, kind = name.partition("_")
+    bodies, geoms = rows_of(m, *{"object": ["object"], "arm": ["arm", "hand"]}.get(target, []))
+    if kind == "mass":
+        m.body_mass[bodies] *= value
+        m.body_inertia[bodies] *= value
+    elif kind == "inertia":
+        m.body_inertia[bodies] *= value
+    elif kind == "com":
+        m.body_ipos[bodies] += value
+    elif kind == "friction":
+        m.geom_friction[geoms, 0] *= value
+    elif kind == "color":
+        m.geom_rgba[geoms, :3] = value
+    elif kind == "damping":
+        m.dof_damping[dofs_of(m)] *= value
+    elif kind == "armature":
+        m.dof_armature[dofs_of(m)] *= value
+    elif kind == "frictionloss":
+        m.dof_frictionloss[dofs_of(m)] += value
+    elif kind in ("gains", "kp"):
+        m.actuator_gainprm[:, 0] *= value
+        m.actuator_biasprm[:, 1] *= value
+        m.actuator_biasprm[:, 2] *= value if kind == "gains" else 1.0
+    elif kind == "kd":
+        m.actuator_biasprm[:, 2] *= value
+    elif name == "gravity":
+        m.opt.gravity *= value
+    elif name == "gravity_tilt":
+        m.opt.gravity = turned(m.opt.gravity, value)
+    elif name == "camera_position":
+        m.cam_pos += value
+    elif name == "camera_rotation":
+        m.cam_quat[0] = turned_quat(m.cam_quat[0], value)
+    elif name == "camera_fovy":
+        m.cam_fovy *= value
+    elif name == "light_direction":
+        m.light_dir[0] = turned(m.light_dir[0], value)
+    elif name == "light_diffuse":
+        m.light_diffuse *= value
+    else:
+        raise AssertionError(name)
+
+
+STATE = ("qpos", "qvel", "qacc", "cam_xpos", "cam_xmat", "light_xdir")
+SEEN = ("geom_rgba", "cam_fovy", "light_diffuse")
+"""Fields that no state depends on."""
+START = {"qpos": [0.03, 0.02, 0.06, 0.9, 0.1, -0.3, 0.3], "qvel": [0.2, 0, 0, 3, 2, 1], "ctrl": [0.4, -0.8]}
+"""In motion above the table, with the arm on its way."""
+
+
+def start(physics: MujocoCpu) -> None:
+    for field, values in START.items():
+        physics.bind(field)[:, : len(values)] = torch.tensor(values, dtype=torch.float64)
+
+
+def rollout(m: mujoco.MjModel) -> dict[str, np.ndarray]:
+    """60 steps of a plain MuJoCo model from the same start."""
+    data = mujoco.MjData(m)
+    mujoco.mj_setConst(m, data)
+    for field, values in START.items():
+        getattr(data, field)[: len(values)] = values
+    mujoco.mj_step(m, data, 60)
+    mujoco.mj_fwdPosition(m, data)
+    return {field: getattr(data, field).copy() for field in STATE}
+
+
+def settle(w: World, seconds: float) -> torch.Tensor:
     """Object positions (N, 3) after a while."""
     w.step(round(seconds / w.timestep))
     assert not w.unusable().any()
     return w.read()["position"].clone()
 
 
-@pytest.mark.parametrize("name", sorted(RANDOMIZERS))
-def test_factors_stay_within_bounds_and_differ_between_worlds(name):
-    w, draw, g = world(), RANDOMIZERS[name]((0.7, 1.4)), generator()
-    seen = []
-    for _ in range(40):
-        draw.apply(w, ALL, g)
-        seen.append(draw.factor.clone())
-    drawn = torch.stack(seen)
-    assert (drawn >= 0.7).all() and (drawn <= 1.4).all()
-    assert drawn.min() < 0.75 and drawn.max() > 1.35
-    assert len(drawn.unique()) == drawn.numel()
+@pytest.mark.parametrize("name", [name for name in FIELDS if name != "object_size"])
+@pytest.mark.parametrize("thing", ["cube", "mug"])
+def test_each_moves_its_worlds_as_a_model_edited_by_hand(name, thing):
+    free = {"free_com": name == "object_com"}
+    w, draw = world(thing, **free), one(name)
+    draw.apply(w, ALL, generator())
+    physics = w.shards[0].physics
+    start(physics)
+    bound = {field: physics.bind(field) for field in STATE}
+    w.step(60)
+    same = 0
+    for i in range(N):
+        edited = model(thing, **free)
+        edit(edited, name, draw.drawn[i].numpy().squeeze())
+        wanted, untouched = rollout(edited), rollout(model(thing, **free))
+        for field in STATE:
+            np.testing.assert_allclose(bound[field][i].numpy(), wanted[field], rtol=1e-6, atol=1e-9, err_msg=field)
+        for field in SEEN:
+            np.testing.assert_allclose(physics.expand(field)[i].numpy(), getattr(edited, field), rtol=1e-6)
+        same += all(np.array_equal(wanted[field], untouched[field]) for field in STATE)
+    unmoved = name.endswith(("_color", "_fovy", "_diffuse")) or name == "arm_friction"  # the arm touches nothing
+    assert same == (N if unmoved else 0)
 
 
-@pytest.mark.parametrize("name", sorted(RANDOMIZERS))
+@pytest.mark.parametrize("name", FIELDS)
 def test_fifty_draws_do_not_accumulate(name):
-    w, draw, g = world("mug", "ball"), RANDOMIZERS[name]((0.5, 2.0)), generator()
+    """After any history a world is what a fresh one is that has the last numbers alone."""
+    w, fresh, g = world("mug", "ball", free_com=True), world("mug", "ball", free_com=True), generator()
+    draw, last = one(name), one(name)
     for k in range(50):
         draw.apply(w, ALL if k % 2 == 0 else Selection(torch.tensor([1, 4])), g)
-    for shard in w.shards:
-        m = shard.physics.model
-        for field, power in draw.powers.items():
-            rows = draw.elements(m, field)
-            live = shard.physics.expand(field).numpy()
-            base = getattr(m, field)
-            factor = draw.factor[shard.rows].numpy() ** power
-            for i in range(shard.physics.nworld):
-                wanted = base.copy()
-                at = (rows,) if draw.column is None else (rows, draw.column)
-                wanted[at] *= factor[i]
-                np.testing.assert_allclose(live[i], wanted, rtol=1e-12)
+    last.apply(fresh, ALL, generator(9))
+    last.load_state_dict(draw.state_dict())
+    for field in last.fields:
+        fresh.refresh(field, ALL)
+    if name in DERIVED:
+        for shard in fresh.shards:
+            shard.physics.set_const()
+    for ours, wanted in zip(own_fields(w), own_fields(fresh), strict=True):
+        assert ours.keys() == wanted.keys() >= set(draw.fields)
+        for field, values in ours.items():
+            assert torch.equal(values, wanted[field]), field
 
 
-def test_only_the_drawn_worlds_change():
-    w, draw = world("mug", "ball"), object_mass((0.5, 2.0))
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("select", [Selection(torch.tensor([2, 5])), masked(2, 5)], ids=["ids", "mask"])
+def test_only_the_drawn_worlds_change(name, select):
+    w, draw = world("mug", "cube", free_com=True), one(name)
     draw.apply(w, ALL, generator())
-    before = [shard.physics.expand("body_mass").clone() for shard in w.shards]
-    draw.apply(w, Selection(torch.tensor([2, 5])), generator(1))
-    for shard, old in zip(w.shards, before, strict=True):
-        changed = (shard.physics.expand("body_mass") != old).any(1)
-        assert (torch.nonzero(changed).squeeze(1) + shard.start).tolist() == [{"mug": 2, "ball": 5}[shard.label]]
+    before, drawn = own_fields(w), draw.drawn.clone()
+    draw.apply(w, select, generator(1))
+    for old, new, chosen in zip(before, own_fields(w), (2, 2), strict=True):  # each is the third of its shard
+        changed = torch.stack([(new[field] != old[field]).flatten(1).any(1) for field in old]).any(0)
+        assert torch.nonzero(changed).squeeze(1).tolist() == [chosen]
+        assert (new[draw.fields[0]] != old[draw.fields[0]]).any()
+    assert torch.nonzero((draw.drawn != drawn).flatten(1).any(1)).squeeze(1).tolist() == [2, 5]
 
 
-def test_one_seed_draws_the_same_factors():
-    a, b = object_size((0.9, 1.1)), object_size((0.9, 1.1))
-    a.apply(world(), ALL, generator(3)), b.apply(world(), ALL, generator(3))
-    assert torch.equal(a.factor, b.factor)
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_mask_of_all_worlds_does_what_their_ids_do(name):
+    worlds, draws = [world("mug", "ball", free_com=True) for _ in range(2)], [one(name), one(name)]
+    for w, draw, select in zip(worlds, draws, (ALL, masked(*range(N))), strict=True):
+        for seed in (1, 2):
+            draw.apply(w, select, generator(seed))
+    assert torch.equal(draws[0].drawn, draws[1].drawn) and torch.equal(draws[0].factor, draws[1].factor)
+    for ids, mask in zip(*map(own_fields, worlds), strict=True):
+        for field, values in ids.items():
+            assert torch.equal(values, mask[field]), field
 
 
-def test_mass_and_size_compose_and_derived_constants_follow():
-    w, mass, size, g = world(), object_mass((0.5, 2.0)), object_size((0.8, 1.2)), generator()
-    for _ in range(5):
-        mass.apply(w, ALL, g)
-        size.apply(w, ALL, g)
-    physics = w.shards[0].physics
-    m = physics.model
+class HostWaits(TorchFunctionMode):
+    """Fails on what makes a host wait for a GPU: a look at a number, or a result whose size depends on numbers."""
+
+    WAITS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "nonzero", "masked_select"}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = func.__name__
+        assert name not in self.WAITS, f"{name} waits for the device"
+        if name in ("__getitem__", "__setitem__", "index_put_"):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            masks = [i for i in index if isinstance(i, torch.Tensor) and i.dtype == torch.bool]
+            assert not masks, "a mask as an index waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        *(lambda x: x.any().item(), lambda x: torch.arange(2)[x], torch.nonzero, lambda x: x.tolist()),
+        *(lambda x: bool(x.any()), lambda x: x.numpy(), lambda x: int(x.sum()), lambda x: 1 if x[0] else 0),
+    ],
+)
+def test_what_waits_for_the_device_is_noticed(waiting):
+    with pytest.raises(AssertionError, match="waits"), HostWaits():
+        waiting(torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in DERIVED])
+def test_nothing_waits_for_the_device_where_selections_are_masks(name):
+    w = world("mug", "ball")
+    w.dense = True
+    draw = one(name, at="interval") if "interval" in TIMES[name] else one(name)
+    draw.apply(w, ALL, generator())
+    g, select = generator(1), masked(0, 4)
+    before = draw.drawn.clone()
+    with HostWaits():
+        draw.apply(w, select, g)
+        if draw.at == "interval":
+            draw.advance(w, 10.0, g)
+    assert not torch.equal(draw.drawn, before)
+
+
+@pytest.mark.parametrize("at", ["reset", "interval"])
+@pytest.mark.parametrize("name", DERIVED)
+def test_constants_are_not_derived_again_and_again_on_a_gpu(name, at):
+    w = world(free_com=True)
+    one(name, at=at).apply(w, ALL, generator())
+    w.dense = True
+    with pytest.raises(RandomizeError, match=f"{name} cannot be drawn at every {at} on a GPU.* at: start"):
+        one(name, at=at).prepare(w)
+    one(name, at="start").apply(w, ALL, generator())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_seed_draws_the_same(name):
+    draws = [one(name, at="interval") if "interval" in TIMES[name] else one(name) for _ in range(3)]
+    for draw, seed in zip(draws, (3, 3, 4), strict=True):
+        w, g = world(free_com=True), generator(seed)
+        draw.apply(w, ALL, g)
+        if draw.at == "interval":
+            draw.advance(w, 10.0, g)
+    a, b, other = (draw.drawn for draw in draws)
+    assert torch.isfinite(a).all() and torch.equal(a, b) and not torch.equal(a, other)
+
+
+def test_several_may_concern_one_field_in_any_order():
+    """Of a value, first turns take effect, then factors, then what is added; the order of the names does not matter."""
+    names = ("object_mass", "object_inertia", "object_size", "object_com", "gravity", "gravity_tilt")
+    worlds = [world(free_com=True) for _ in range(2)]
+    for w, order in zip(worlds, (names, names[::-1]), strict=True):
+        draws = make(*order)
+        for _ in range(3):
+            for name in order:
+                draws[name].apply(w, ALL, generator(NAMES.index(name)))
+    a, b = own_fields(worlds[0])[0], own_fields(worlds[1])[0]
+    for field in a:
+        np.testing.assert_allclose(a[field].numpy(), b[field].numpy(), rtol=1e-12, err_msg=field)
+    m = model(free_com=True)
     body = m.body("object").id
-    m_factor, s = mass.factor.numpy(), size.factor.numpy()
-    np.testing.assert_allclose(physics.expand("body_mass")[:, body], m.body_mass[body] * m_factor * s**3)
-    inertia = m.body_inertia[body] * (m_factor * s**5)[:, None]
-    np.testing.assert_allclose(physics.expand("body_inertia")[:, body].numpy(), inertia)
-    inverse = physics.expand("body_invweight0")[:, body, 0].numpy()
-    np.testing.assert_allclose(inverse, m.body_invweight0[body, 0] / (m_factor * s**3), rtol=1e-6)
-    subtree = physics.expand("body_subtreemass")[:, body].numpy()
-    np.testing.assert_allclose(subtree, m.body_mass[body] * m_factor * s**3)
+    factor = {name: draw.drawn.numpy()[:, 0] for name, draw in draws.items()}
+    mass = m.body_mass[body] * factor["object_mass"] * factor["object_size"] ** 3
+    np.testing.assert_allclose(a["body_mass"][:, [body]].numpy(), mass)
+    subtree = worlds[0].shards[0].physics.expand("body_subtreemass")
+    np.testing.assert_allclose(subtree[:, [body]].numpy(), mass)
+    ipos = m.body_ipos[body] * factor["object_size"] + factor["object_com"]
+    np.testing.assert_allclose(a["body_ipos"][:, body].numpy(), ipos, atol=1e-12)
+    gravity = [
+        turned(m.opt.gravity, tilt) * g for tilt, g in zip(factor["gravity_tilt"], factor["gravity"], strict=True)
+    ]
+    np.testing.assert_allclose(a["opt.gravity"].numpy(), gravity, atol=1e-12)
+
+
+def test_operations_add_and_set():
+    w = world()
+    draws = make(
+        arm_damping={"range": [0.1, 0.2], "operation": "add"},
+        arm_armature={"range": [0.5, 0.6], "operation": "set"},
+        arm_frictionloss={"range": [2.0, 3.0], "operation": "scale"},
+    )
+    for draw in draws.values():
+        draw.apply(w, ALL, generator())
+    m, fields = model(), own_fields(w)[0]
+    dofs = dofs_of(m)
+    damping, armature, loss = (draw.drawn[:, 0].numpy() for draw in draws.values())
+    np.testing.assert_allclose(fields["dof_damping"].numpy()[:, dofs], m.dof_damping[dofs] + damping)
+    np.testing.assert_allclose(fields["dof_armature"].numpy()[:, dofs], np.tile(armature, 2))
+    np.testing.assert_allclose(fields["dof_frictionloss"].numpy()[:, dofs], m.dof_frictionloss[dofs] * loss)
+    assert draws["arm_damping"].unit == "N m s/rad or N s/m" and draws["arm_frictionloss"].unit == "×"
+
+
+def test_each_draws_numbers_for_every_element():
+    w, draw = world(), one("arm_damping", each=True)
+    draw.apply(w, ALL, generator())
+    m = model()
+    assert draw.factor.shape == (N, 2) and len(draw.drawn.unique()) == 2 * N
+    ratio = own_fields(w)[0]["dof_damping"][:, dofs_of(m)].numpy() / m.dof_damping[dofs_of(m)]
+    np.testing.assert_allclose(ratio, draw.factor.numpy())
+    one("object_friction", each=True).apply(world("cube", "ball"), ALL, generator())
+    with pytest.raises(RandomizeError, match="equally many rows"):
+        one("object_friction", each=True).apply(world("mug", "ball"), ALL, generator())
 
 
 def test_size_scales_every_length_of_a_compound_object():
     """Against the same object compiled at the other size."""
-    w, draw = world("mug"), object_size((0.8, 1.25))
+    w, draw = world("mug"), one("object_size", range=[0.8, 1.25])
     draw.apply(w, ALL, generator())
-    physics = w.shards[0].physics
-    m = physics.model
+    m = model("mug")
     for i in range(N):
-        spec = mujoco.MjSpec()
-        get_object("mug").scaled(float(draw.factor[i])).add_to(spec, "object")
-        scaled = spec.compile()
-        body = scaled.body("object").id
-        for field in draw.powers:
-            live = physics.expand(field)[i].numpy()[object_rows(m, field)]
-            np.testing.assert_allclose(live, getattr(scaled, field)[object_rows(scaled, field)], rtol=1e-9, atol=1e-12)
-        assert body == 1
+        scaled = model("mug", scale=float(draw.factor[i]))
+        for field in draw.fields:
+            rows = rows_of(m, "object")[field.startswith("geom_")]
+            own = w.shards[0].physics.expand(field)[i].numpy()[rows]
+            np.testing.assert_allclose(own, getattr(scaled, field)[rows], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["ball", "cube", "mug", "can"])
 def test_a_scaled_object_rests_at_its_scaled_height(name):
-    w, draw = world(name), object_size((0.7, 1.4))
+    w, draw = world(name), one("object_size", range=[0.7, 1.4])
     draw.apply(w, ALL, generator())
-    rest = get_object(name).rest_height * draw.factor.numpy()
-    qpos = w.shards[0].physics.bind("qpos")
-    qpos[:, w.shards[0].physics.model.joint("object").qposadr[0] + 2] = torch.from_numpy(rest + 0.01)
-    np.testing.assert_allclose(settle(w)[:, 2].numpy(), rest, atol=5e-4)
+    rest = get_object(name).rest_height * draw.factor[:, 0].numpy()
+    w.shards[0].physics.bind("qpos")[:, 2] = torch.from_numpy(rest + 0.01)
+    np.testing.assert_allclose(settle(w, 1.5)[:, 2].numpy(), rest, atol=5e-4)
 
 
 def on_a_stand(scale: float) -> mujoco.MjModel:
     """A mug above two boxes of one body: compound against compound goes through the bounding volumes of both."""
-    spec = mujoco.MjSpec()
-    spec.option.timestep = 0.004
-    get_object("mug").scaled(scale).add_to(spec, "object")
-    stand = spec.worldbody.add_body(name="stand")
+    made = mujoco.MjSpec()
+    made.option.timestep = 0.004
+    get_object("mug").scaled(scale).add_to(made, "object")
+    stand = made.worldbody.add_body(name="stand")
     for y in (-0.021, 0.021):
         stand.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.2, 0.02, 0.05], pos=[0, y, -0.05])
-    return spec.compile()
+    return made.compile()
 
 
 def test_a_scaled_object_falls_as_one_compiled_at_that_size():
     """On its handle, so that collision has to know the new reach of the compound."""
     physics = MujocoCpu(on_a_stand(1.0), N, 1)
-    w = World([Shard(physics, 0, N, "mug")], {})
-    draw = object_size((0.7, 1.4))
+    w, draw = World([Shard(physics, 0, N, "mug")], {}), one("object_size", range=[0.7, 1.4])
     draw.apply(w, ALL, generator())
     half = np.sqrt(0.5)
-    start = np.array([0, 0, 0.12, half, 0, half, 0])
-    physics.bind("qpos").copy_(torch.from_numpy(start).expand(N, 7))
+    above = np.array([0, 0, 0.12, half, 0, half, 0])
+    physics.bind("qpos").copy_(torch.from_numpy(above).expand(N, 7))
     w.step(100)
     for i in range(N):
         scaled = on_a_stand(float(draw.factor[i]))
         data = mujoco.MjData(scaled)
-        data.qpos[:] = start
+        data.qpos[:] = above
         mujoco.mj_step(scaled, data, 100)
         np.testing.assert_allclose(physics.bind("qpos")[i].numpy(), data.qpos, atol=1e-6)
 
 
 def test_friction_decides_whether_an_object_slides():
     """On a slope of 20 degrees an object stays where its friction exceeds tan 20° = 0.36."""
-    w = world("cube", tilt=20.0)
-    draw = ScaleFields((0.2, 0.6), {"geom_friction": 1}, object_rows, column=0)
+    w, draw = world("cube", tilt=20.0), one("object_friction", range=[0.2, 0.6], operation="set")
     draw.apply(w, ALL, generator(2))
-    friction = draw.factor.numpy()
+    friction = draw.factor[:, 0].numpy()
     assert friction.min() < 0.3 < 0.42 < friction.max()
-    physics = w.shards[0].physics
-    adr = physics.model.joint("object").qposadr[0]
-    half = np.radians(20) / 2
-    physics.bind("qpos")[:, adr + 3 : adr + 7] = torch.tensor([np.cos(half), 0, np.sin(half), 0])
-    physics.bind("qpos")[:, adr + 2] = get_object("cube").rest_height / np.cos(np.radians(20)) + 1e-3
-    start = settle(w, 0.3)
-    travelled = (settle(w, 0.7) - start).norm(dim=1).numpy()
+    qpos, half = w.shards[0].physics.bind("qpos"), np.radians(20) / 2
+    qpos[:, 3:7] = torch.tensor([np.cos(half), 0, np.sin(half), 0])
+    qpos[:, 2] = get_object("cube").rest_height / np.cos(np.radians(20)) + 1e-3
+    before = settle(w, 0.3)
+    travelled = (settle(w, 0.7) - before).norm(dim=1).numpy()
     assert (travelled[friction < 0.3] > 0.2).all()
     assert (travelled[friction > 0.42] < 0.05).all()  # soft contacts creep
 
 
-def test_friction_of_an_object_is_that_of_its_contacts_and_nothing_else_changes():
-    w, draw = world("mug"), object_friction((0.3, 0.9))
+def test_a_tilt_of_gravity_keeps_its_magnitude():
+    w, draw = world(), one("gravity_tilt", range=[0.1, 0.3])
     draw.apply(w, ALL, generator())
-    physics = w.shards[0].physics
-    m = physics.model
-    live = physics.expand("geom_friction").numpy()
-    rows = object_rows(m, "geom_friction")
-    np.testing.assert_allclose(live[:, rows, 0], draw.factor.numpy()[:, None] * m.geom_friction[rows, 0])
-    np.testing.assert_array_equal(live[:, rows, 1:], np.broadcast_to(m.geom_friction[rows, 1:], (N, len(rows), 2)))
-    others = np.setdiff1d(np.arange(m.ngeom), rows)
-    np.testing.assert_array_equal(live[:, others], np.broadcast_to(m.geom_friction[others], (N, len(others), 3)))
+    gravity = own_fields(w)[0]["opt.gravity"].numpy()
+    np.testing.assert_allclose(np.linalg.norm(gravity, axis=1), 9.81)
+    np.testing.assert_allclose(np.arccos(-gravity[:, 2] / 9.81), draw.factor.norm(dim=1).numpy())
 
 
-def test_mass_changes_what_a_force_does():
-    w, draw = world("cube"), object_mass((0.5, 2.0))
-    draw.apply(w, ALL, generator())
-    physics = w.shards[0].physics
-    m = physics.model
-    body = m.body("object").id
-    physics.bind("qpos")[:, 2] = 1.0
-    physics.bind("xfrc_applied")[:, body, 0] = 0.1
-    w.step(25)
-    speed = physics.bind("qvel")[:, m.joint("object").dofadr[0]].numpy()
-    np.testing.assert_allclose(speed, 0.1 * 0.1 / (m.body_mass[body] * draw.factor.numpy()), rtol=1e-6)
-
-
-def test_gains_change_how_far_gravity_bends_a_joint():
-    w, draw = world(), actuator_gains((0.5, 2.0))
-    draw.apply(w, ALL, generator())
-    w.command(torch.zeros(N, 1))
-    settle(w, 8.0)
-    physics = w.shards[0].physics
-    angle = physics.bind("qpos")[:, physics.model.joint("joint").qposadr[0]].numpy()
-    stiffness = 20.0 * draw.factor.numpy()
-    np.testing.assert_allclose(stiffness * angle, 9.81 * 0.2 * np.cos(angle), rtol=1e-3)
-
-
-@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (1.2, 0.8), (np.nan, 1.0), (0.5, np.nan), (0.5, np.inf)])
-@pytest.mark.parametrize("name", sorted(RANDOMIZERS))
-def test_impossible_ranges(name, bounds):
-    with pytest.raises(RandomizeError, match="0 < low <= high"):
-        RANDOMIZERS[name](bounds)
-
-
-def test_a_range_of_one_factor_is_that_factor():
-    w, draw = world(), object_mass((1.5, 1.5))
-    draw.apply(w, ALL, generator())
-    assert draw.factor.tolist() == [1.5] * N
+def test_what_would_have_no_effect_is_refused():
+    made = spec()
+    made.joint("shoulder").damping = made.joint("elbow").damping = np.zeros(3)
+    bare = World([Shard(MujocoCpu(made.compile(), 1, 1), 0, 1, "mug")], {})
+    with pytest.raises(RandomizeError, match="arm_damping: dof_damping .* zero in the model of 'mug'.*operation: add"):
+        one("arm_damping").prepare(bare)
+    one("arm_damping", operation="add", range=[0.1, 0.2]).prepare(bare)
+    with pytest.raises(RandomizeError, match="object_com: .*sim.randomize.loosen"):
+        one("object_com").prepare(world("cube"))
+    one("object_com").prepare(world("mug"))  # whose centre of mass is off the origin anyway
+    tracking = spec()
+    tracking.camera("watch").mode = mujoco.mjtCamLight.mjCAMLIGHT_TRACK
+    with pytest.raises(RandomizeError, match="camera_position: .* mode 'fixed'"):
+        one("camera_position").prepare(World([Shard(MujocoCpu(tracking.compile(), 1, 1), 0, 1, "mug")], {}))
+    targets = {"object": TARGETS["object"].__class__(bodies=("thing",))}
+    with pytest.raises(RandomizeError, match="object_mass: no bodies named thing in the model; bodies: world, object"):
+        make_randomizers({"object_mass": [0.5, 1]}, targets)["object_mass"].prepare(world())
 
 
 def test_the_factors_are_what_the_critic_sees(small):
-    env = small(4, randomize={"object_mass": [0.5, 2.0], "object_friction": [0.7, 0.7]})
+    env = small(4, randomize={"object_mass": [0.5, 2.0], "object_friction": [0.7, 0.7], "object_color": [0, 1]})
     factors = env.channels["randomization"]
     assert factors.shape == (4, 2) and (factors[:, 1] == torch.tensor(0.7)).all()
     for shard in env.world.shards:

@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from sim.robots import AssetNotAvailable, Robot, RobotModelError, UnknownRobot, get_robot, list_robots
+from sim.robots import AssetNotAvailable, Robot, RobotModelError, UnknownRobot, get_hand, get_robot, list_robots
 
 FINGERS = ("index", "middle", "ring")
 VARIANTS = [(side, base) for side in ("right", "left") for base in ("floating", "fixed")]
@@ -131,7 +131,11 @@ def test_unknown_names_are_refused_with_the_valid_ones() -> None:
         get_robot("allegro", base="floor")
     with pytest.raises(UnknownRobot, match="takes no path"):
         get_robot("allegro", path="/nowhere")
-    assert list_robots() == ["allegro", "shadow"]
+    with pytest.raises(UnknownRobot, match="takes no side"):
+        get_robot("g1", "left")
+    with pytest.raises(UnknownRobot, match="unknown hand .g1.; hands: allegro, shadow"):
+        get_hand("g1")
+    assert list_robots() == ["allegro", "g1", "shadow"]
 
 
 # --- models of other people

@@ -23,7 +23,7 @@ from sim.tasks import list_tasks, make_env
 pytest.importorskip("mujoco_warp", reason="the GPU engine needs the extra [gpu]")
 
 N = 6
-MEDIAN, NINE_OF_TEN = 2e-5, 5e-3
+MEDIAN, NINE_OF_TEN = 1e-4, 5e-3
 """Largest differences of observations and rewards after one control step, in their own units."""
 STATE = ("time", "qpos", "qvel", "act", "ctrl", "qacc_warmstart")
 MakeEnv = Callable[..., Env]
