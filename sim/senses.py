@@ -57,7 +57,7 @@ class Senses:
 
     def read_again(self, select: Selection) -> None:
         """Bring the selected worlds up to date after a reset, leaving the noise that others have already seen."""
-        self._update(self.true, {**self._raw_of(self.true), **self._world.read(), **self._extra()})
+        self._update(self.true, {**self._raw_of(self.true), **self._world.read_written(), **self._extra()})
         for name, rows in self._task.goal.read(select.ids).items():
             select.write(self.true[name], rows)
         if self._task.noise:

@@ -88,6 +88,8 @@ class _Reader:
             raise PhysicsError(f"shards disagree on the size of {source.kind} {source.names}")
         trailing = tuple(shards[0].physics.bind(source.field).shape[2:])
         single = source.kind in ("body", "site") and len(source.names) == 1
+        self._field = source.field
+        self._columns = _columns(picks) if source.field in STATE_FIELDS and not single else None
         size = () if single else (len(picks[0]),)
         self.value = torch.zeros(num_worlds, *size, *trailing, device=shards[0].physics.device)
         for shard, pick in zip(shards, picks, strict=True):
@@ -104,6 +106,20 @@ class _Reader:
             rows.copy_(live)
         if before is not None and keep is not None:
             self.value.copy_(torch.where(keep.view(-1, *[1] * (before.ndim - 1)), before, self.value))
+
+    def take(self, select: Selection, state: Mapping[str, torch.Tensor]) -> bool:
+        """Show what the selected worlds' state was just set to; False where that does not tell it."""
+        if self._columns is None or self._field not in state:
+            return False
+        select.write(self.value, state[self._field][:, self._columns])
+        return True
+
+
+def _columns(picks: Sequence[Sequence[int]]) -> slice | None:
+    """The entries that all shards pick, if they are the same and consecutive."""
+    first = picks[0]
+    consecutive = list(first) == list(range(first[0], first[0] + len(first)))
+    return slice(first[0], first[0] + len(first)) if consecutive and all(p == first for p in picks) else None
 
 
 def _runs(rows: torch.Tensor, live: torch.Tensor, pick: list[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -167,6 +183,8 @@ class World:
         self._side_by_side = SideBySide([shard.physics for shard in self.shards], self.device)
         self._ctrl = [shard.physics.bind("ctrl") for shard in self.shards]
         self._varied: dict[str, VariedField] = {}
+        self._split: tuple[Selection | None, list[tuple[Shard, Selection, slice]]] = (None, [])
+        self._shown = False  # whether channels are up to date with what was last written
 
     def read(self, keep: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Channels of every world, name → (N, ...) float32; the tensors are reused by the next call.
@@ -177,6 +195,10 @@ class World:
             reader.refresh(keep)
         return dict(self._values)
 
+    def read_written(self) -> dict[str, torch.Tensor]:
+        """What `read` gives, right after `write`: quicker where channels follow from what was written."""
+        return dict(self._values) if self._shown else self.read()
+
     def command(self, ctrl: torch.Tensor) -> None:
         """Set the actuators' controls, (N, nu), in the units of the model's actuators."""
         for shard, live in zip(self.shards, self._ctrl, strict=True):
@@ -186,10 +208,12 @@ class World:
         """Advance every world by ``nstep`` time steps."""
         self._side_by_side(lambda physics: physics.step(nstep, self._refresh))
 
-    def split(self, select: Selection) -> Iterator[tuple[Shard, Selection, slice]]:
+    def split(self, select: Selection) -> Sequence[tuple[Shard, Selection, slice]]:
         """For each shard that has some of the selected worlds: it, its own selection, and its rows among the K."""
-        for i, local, rows in select.parts(self._bounds):
-            yield self.shards[i], local, rows
+        if self._split[0] is not select:  # a reset asks several times
+            parts = [(self.shards[i], local, rows) for i, local, rows in select.parts(self._bounds)]
+            self._split = select, parts
+        return self._split[1]
 
     def reset(self, select: Selection) -> None:
         """Return the selected worlds to their models' default state."""
@@ -201,6 +225,7 @@ class World:
         for shard, local, rows in self.split(select):
             for name, values in state.items():
                 local.write(shard.physics.bind(name), values[rows])
+        self._shown = all(reader.take(select, state) for reader in self._readers.values())
 
     def forward(self, select: Selection) -> None:
         """After writing: bring what the channels derive from the selected worlds' state up to date."""
