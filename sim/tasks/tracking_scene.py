@@ -12,6 +12,7 @@ from sim.engines import Engine
 from sim.objects import get_object
 from sim.physics import PhysicsError
 from sim.robots import Robot
+from sim.tasks.scenery import add_sky
 from sim.world import Shard, Source, World
 
 OBJECT = "object"
@@ -36,15 +37,7 @@ def scene_spec(robot: Robot, object_name: str) -> mujoco.MjSpec:
         rgba=[0.55, 0.6, 0.65, 1.0],
         friction=[1.0, 0.01, 0.001],
     )
-    spec.add_texture(
-        name="sky",
-        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        rgb1=[0.75, 0.82, 0.9],
-        rgb2=[0.35, 0.42, 0.5],
-        width=32,
-        height=192,
-    )
+    add_sky(spec)
     get_object(object_name).add_to(spec, body_name=OBJECT)
     spec.worldbody.add_light(pos=[0.3, -0.4, 1.2], dir=[-0.2, 0.3, -1.0], castshadow=False)
     _add_cameras(spec, robot)

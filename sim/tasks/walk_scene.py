@@ -12,6 +12,7 @@ import torch
 
 from sim.engines import Engine
 from sim.robots import Robot
+from sim.tasks.scenery import add_sky
 from sim.world import Shard, Source, World
 
 TIMESTEP = 1.0 / 200.0
@@ -36,15 +37,7 @@ def scene_spec(robot: Robot) -> mujoco.MjSpec:
     )
     tiles = spec.add_material(name="tiles", texrepeat=[1, 1], texuniform=True)
     tiles.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "tiles"
-    spec.add_texture(
-        name="sky",
-        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        rgb1=[0.75, 0.82, 0.9],
-        rgb2=[0.35, 0.42, 0.5],
-        width=32,
-        height=192,
-    )
+    add_sky(spec)
     spec.worldbody.add_geom(
         name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05], material="tiles", friction=[1.0, 0.005, 1e-4]
     )

@@ -301,7 +301,7 @@ def test_an_environment_that_was_judged_can_be_used_on(small: Small):
     judge(env, zero_action)
     env.reset()
     for action in actions(env, 20):
-        env.step(action)
+        assert torch.isfinite(env.step(action).reward).all()
     env.load_state_dict(env.state_dict())
 
 
