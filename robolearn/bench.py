@@ -103,18 +103,19 @@ class AllOptions:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The benchmark's name, ``key=value`` settings, ``--out`` and ``--json``."""
-    parser.add_argument("benchmark", help=f"one of: {', '.join(BENCHMARKS)}")
+    options = {name: settings_of for name, (settings_of, _) in BENCHMARKS.items()} | {"all": AllOptions}
+    parser.add_argument("benchmark", help=f"one of: {', '.join(options)}")
     parser.add_argument("--out", metavar="FILE", help="append each result to FILE, a JSON object a line")
     settings.add_arguments(parser, SimOptions)
     parser.epilog = "\n\n".join(
-        f"settings of bench {name}:\n{settings.describe(options)}" for name, (options, _) in BENCHMARKS.items()
+        f"settings of bench {name}:\n{settings.describe(settings_of)}" for name, settings_of in options.items()
     )
 
 
 def main(args: argparse.Namespace) -> int:
     """The verb: a small table on standard output, or JSON; 1 where one of several benchmarks failed."""
-    if args.benchmark not in BENCHMARKS:
-        raise RobolearnError(unknown("benchmark", args.benchmark, BENCHMARKS))
+    if args.benchmark not in (*BENCHMARKS, "all"):
+        raise RobolearnError(unknown("benchmark", args.benchmark, (*BENCHMARKS, "all")))
     out = Path(args.out) if args.out else None
     if args.benchmark == "all":
         from robolearn.bench_all import bench_all
@@ -193,15 +194,10 @@ def _print_start(result: dict[str, Any]) -> None:
     print(f"to the first training step: {result['warm_s']:.1f} s{cold}; at most {result['memory_mb']:.0f} MB")
 
 
-def _print_all(result: dict[str, Any]) -> None:
-    """Its parts have been printed."""
-
-
 BENCHMARKS: dict[str, tuple[type, Callable[[dict[str, Any]], None]]] = {
     "sim": (SimOptions, _print_sim),
     "cameras": (CameraOptions, _print_cameras),
     "learn": (LearnOptions, _print_learn),
     "start": (StartOptions, _print_start),
-    "all": (AllOptions, _print_all),
 }
 """Benchmark → its settings, and what prints its result; ``robolearn.bench_<name>.bench_<name>`` measures."""
