@@ -1,0 +1,123 @@
+"""What a critic says of B moments, and what a caller makes of the answers that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from robolearn.errors import unknown
+from vlm_rewards.errors import CriticError
+
+FALLBACKS = ("drop", "hold", "distilled")
+"""What to do about an invalid answer: leave the moment out, keep the last valid value, or take a distilled model's."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A critic's answer about B moments.
+
+    Attributes:
+        values: (B,) float32; NaN where ``valid`` is False.
+        valid: (B,) bool: the value may be used.
+        confidence: (B,) float32 in [0, 1]: the critic's own trust in a valid value; 0 where invalid.
+        stamps: (B,) float64, s: when the newest picture that it saw was taken.
+        latency_s: seconds that the whole batch took.
+        revision: of the model that answered.
+        reasons: (B,) texts; empty where valid.
+    """
+
+    values: torch.Tensor
+    valid: torch.Tensor
+    confidence: torch.Tensor
+    stamps: torch.Tensor
+    latency_s: float
+    revision: str
+    reasons: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        values: torch.Tensor,
+        stamps: torch.Tensor,
+        revision: str,
+        latency_s: float = 0.0,
+        confidence: torch.Tensor | None = None,
+        reasons: Sequence[str] | None = None,
+    ) -> Answer:
+        """An answer whose invalid rows are those with a reason, and those whose value is not finite.
+
+        Args:
+            values, stamps: (B,).
+            confidence: (B,), 1 where not given.
+            reasons: (B,) why a row is invalid, empty where it is valid.
+        """
+        values = values.detach().float()
+        given = list(reasons) if reasons is not None else [""] * len(values)
+        finite = torch.isfinite(values)
+        if not bool(finite.all()):
+            bad = torch.nonzero(~finite).flatten().tolist()
+            for i in bad:
+                given[i] = given[i] or "the critic's answer is not a finite number"
+        valid = torch.tensor([not reason for reason in given], dtype=torch.bool, device=values.device)
+        trust = torch.ones_like(values) if confidence is None else confidence.detach().float().clamp(0.0, 1.0)
+        return cls(
+            values.masked_fill(~valid, torch.nan),
+            valid,
+            trust.masked_fill(~valid, 0.0),
+            stamps,
+            latency_s,
+            revision,
+            tuple(given),
+        )
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self.values)
+
+    def invalid(self, where: torch.Tensor, reason: str) -> Answer:
+        """The same, with the rows ``where`` (B,) bool made invalid for a reason."""
+        where = where & self.valid
+        if not bool(where.any()):
+            return self
+        chosen = set(torch.nonzero(where).flatten().tolist())
+        return replace(
+            self,
+            values=self.values.masked_fill(where, torch.nan),
+            valid=self.valid & ~where,
+            confidence=self.confidence.masked_fill(where, 0.0),
+            reasons=tuple(reason if i in chosen else old for i, old in enumerate(self.reasons)),
+        )
+
+    def fresh(self, now: torch.Tensor | float, max_age_s: float) -> Answer:
+        """The same, with rows invalid whose pictures are older than ``max_age_s`` at ``now`` (s, (B,) or one number)."""
+        age = now - self.stamps
+        return self.invalid(age > max_age_s, f"stale: what it saw is more than {max_age_s:g} s old")
+
+    def sure(self, least: float) -> Answer:
+        """The same, with rows invalid whose confidence is below ``least``: the critic abstains there."""
+        return self.invalid(self.confidence < least, f"abstained: confidence below {least:g}")
+
+    def resolve(
+        self, fallback: str, held: torch.Tensor | None = None, distilled: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values (B,) to use, and which of them may be used (B,) bool.
+
+        Args:
+            fallback: one of `FALLBACKS`. With ``drop`` an invalid row stays unusable; with ``hold`` it becomes that of
+                ``held``, with ``distilled`` that of ``distilled``; where those are not finite it stays unusable.
+            held, distilled: (B,).
+
+        Raises:
+            CriticError: an unknown fallback, or one whose values were not given.
+        """
+        if fallback not in FALLBACKS:
+            raise CriticError(unknown("fallback", fallback, FALLBACKS))
+        if fallback == "drop":
+            return self.values, self.valid
+        other = held if fallback == "hold" else distilled
+        if other is None:
+            raise CriticError(f"fallback {fallback!r} needs the values to fall back on")
+        values = torch.where(self.valid, self.values, other.to(self.values))
+        return values, torch.isfinite(values)
