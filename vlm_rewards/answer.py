@@ -91,7 +91,7 @@ class Answer:
         )
 
     def fresh(self, now: torch.Tensor | float, max_age_s: float) -> Answer:
-        """The same, with rows invalid whose pictures are older than ``max_age_s`` at ``now`` (s, (B,) or one number)."""
+        """The same, with rows invalid whose pictures are older than ``max_age_s`` at the time ``now``, s."""
         age = now - self.stamps
         return self.invalid(age > max_age_s, f"stale: what it saw is more than {max_age_s:g} s old")
 
