@@ -18,7 +18,8 @@ from vlm_rewards.errors import CriticError
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 """Files that make a folder of pictures."""
 
-_SHOWN = re.compile(r"pts_time:(?P<time>[-\d.e+]+).* s:(?P<width>\d+)x(?P<height>\d+) ")
+_TICK = re.compile(r"config in time_base: (\d+)/(\d+)")
+_SHOWN = re.compile(r" pts: *(?P<pts>-?\d+) .* s:(?P<width>\d+)x(?P<height>\d+) ")
 _DURATION = re.compile(r"Duration: (\d+):(\d+):([\d.]+)")
 _FAULT = re.compile(r"\[(?:error|fatal)\] (.+)")
 
@@ -143,7 +144,7 @@ def _decoder(path: Path) -> subprocess.Popen[bytes]:
 def _fill(pipe: IO[bytes] | None, into: np.ndarray) -> bool:
     """Whether a whole picture came."""
     assert pipe is not None
-    return bool(pipe.readinto(memoryview(into).cast("B")) == into.nbytes)  # type: ignore[attr-defined]
+    return bool(pipe.readinto(into.data.cast("B")) == into.nbytes)  # type: ignore[attr-defined]
 
 
 class _Report:
@@ -169,10 +170,13 @@ class _Report:
         self._thread.join()
 
     def _listen(self, log: IO[bytes]) -> None:
+        tick_s = 0.0
         for raw in log:
             line = raw.decode("utf-8", "replace")
             if (shown := _SHOWN.search(line)) is not None:
-                self._shown.put((float(shown["time"]), (int(shown["height"]), int(shown["width"]), 3)))
+                self._shown.put((int(shown["pts"]) * tick_s, (int(shown["height"]), int(shown["width"]), 3)))
+            elif (tick := _TICK.search(line)) is not None:
+                tick_s = int(tick[1]) / int(tick[2])
             elif (claimed := _DURATION.search(line)) is not None:
                 hours, minutes, seconds = claimed.groups()
                 self.duration_s = 3600.0 * int(hours) + 60.0 * int(minutes) + float(seconds)

@@ -132,11 +132,12 @@ def read_videos(
         columns.append(np.stack(taken))
         sources.append(reader.view)
         notes += reader.notes
-        notes += _cut_off(reader.view, columns[0].shape[1:3], fit)
     count, trimmed = _shared_length(sources, [len(column) for column in columns], rate_hz, trim)
     frames = torch.from_numpy(np.stack([column[:count] for column in columns], axis=1))
     times = start_s + torch.arange(count, dtype=torch.float64) / rate_hz
-    return Recording(frames, tuple(views), times, tuple(sources), (*notes, *trimmed))
+    return Recording(
+        frames, tuple(views), times, tuple(sources), (*notes, *_cut_off(sources, columns[0].shape[1:3], fit), *trimmed)
+    )
 
 
 def named(paths: Mapping[str, str | Path] | Sequence[str | Path]) -> dict[str, Path]:
@@ -229,13 +230,19 @@ class ViewReader:
         return self._end_s is not None and self._moment(k) >= self._end_s - _EARLY_S
 
 
-def _cut_off(view: View, size: tuple[int, ...], fit: str) -> list[str]:
-    rows, columns = kept(view.size, size)
-    lost = 1.0 - rows * columns / (view.size[0] * view.size[1])
-    if fit != "crop" or lost < 0.02:
-        return []
-    side = "width" if columns < view.size[1] else "height"
-    return [f"{view.camera}: {lost:.0%} of its {side} is cut off; fit=letterbox or fit=stretch shows it all"]
+def _cut_off(views: Sequence[View], size: tuple[int, ...], fit: str) -> list[str]:
+    """What a crop loses, once for all the cameras that lose the same."""
+    lost: dict[str, list[str]] = {}
+    for view in views if fit == "crop" else ():
+        rows, columns = kept(view.size, size)
+        share = 1.0 - rows * columns / (view.size[0] * view.size[1])
+        if share > 0.02:
+            side = "width" if columns < view.size[1] else "height"
+            lost.setdefault(f"{share:.0%} of the {side}", []).append(view.camera)
+    return [
+        f"{what} of {', '.join(cameras)} is cut off; fit=letterbox or fit=stretch shows it all"
+        for what, cameras in lost.items()
+    ]
 
 
 def _shared_length(

@@ -148,7 +148,7 @@ def test_shrinking_averages_areas():
 def test_what_a_crop_loses_is_said(tmp_path):
     video = make_video(tmp_path / "a.mp4", 5, size=(48, 64))
     notes = read_videos([video], size=(16, 16)).notes
-    assert notes == ("a: 25% of its width is cut off; fit=letterbox or fit=stretch shows it all",)
+    assert notes == ("25% of the width of a is cut off; fit=letterbox or fit=stretch shows it all",)
     assert read_videos([video], size=(16, 16), fit="stretch").notes == ()
 
 
