@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vlm_rewards.critic import Window
 from vlm_rewards.fitting import fitted, kept
 from vlm_rewards.frames import Frames
 from vlm_rewards.streams import DamagedVideo, Picture, VideoError, pictures
@@ -74,16 +75,15 @@ class Recording:
         """T."""
         return int(self.frames.shape[0])
 
-    def moments(self, index: torch.Tensor, window: int = 1, stride: int = 1) -> Frames:
-        """The moments ``index`` (B,) with their history, as a critic takes them.
+    def moments(self, index: torch.Tensor, window: Window | None = None) -> Frames:
+        """The moments ``index`` (B,) with the history that a critic wants.
 
-        Args:
-            window, stride: pictures of each moment, and moments between them; before the start of the recording its
-                first picture stands in.
+        Before the start of the recording its first picture stands in.
         """
-        back = torch.arange(window - 1, -1, -1) * stride
-        rows = (index[:, None] - back).clamp(min=0)
-        return Frames(self.frames[rows], self.cameras, self.times[index])
+        window = window or Window()
+        back = torch.arange(window.frames - 1, -1, -1, dtype=torch.float64) * window.stride_s
+        rows = torch.searchsorted(self.times, self.times[index, None] - back + _EARLY_S, right=True) - 1
+        return Frames(self.frames[rows.clamp(min=0)], self.cameras, self.times[index])
 
 
 def read_videos(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from vlm_rewards.critic import Window
 from vlm_rewards.fitting import fitted
 from vlm_rewards.streams import DamagedVideo, VideoError, pictures
 from vlm_rewards.videos import read_videos
@@ -80,7 +81,7 @@ def test_a_variable_frame_rate_keeps_its_time_stamps(tmp_path):
 
 def test_history_before_the_start_is_the_first_picture(tmp_path):
     recording = read_videos([make_video(tmp_path / "a.mp4", 30)], rate_hz=10.0)
-    frames = recording.moments(torch.tensor([0, 3]), window=3, stride=2)
+    frames = recording.moments(torch.tensor([0, 3]), Window(3, 0.2))
     assert frames.rgb.shape == (2, 3, 1, 48, 64, 3)
     np.testing.assert_allclose(frames.stamps, [0.0, 0.3])
     shown = (frames.rgb.float().mean((2, 3, 4, 5)) - 20) / 4
