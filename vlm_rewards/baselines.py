@@ -84,8 +84,7 @@ class ElapsedTime(Critic):
 class RandomInit(Critic):
     """A small network of pictures and instruction that nobody trained; the same for the same seed.
 
-    One number u for each moment: SCORE is u, DONE σ(u), DELTA tanh(u' - u), PREFER σ(u' - u), and VALUE its progress
-    max(0, tanh(u - u_start)).
+    One number u for each moment: SCORE is u, DONE σ(u), DELTA tanh(u' - u), PREFER σ(u' - u), VALUE σ(u - u_start).
 
     Args:
         seed: of its weights.
@@ -130,8 +129,7 @@ class RandomInit(Critic):
         return Judged((self._utility(second, instructions) - self._utility(first, instructions)).sigmoid())
 
     def _value(self, now: Frames, start: Frames, instructions: list[str]) -> Judged:
-        gain = self._utility(now, instructions) - self._utility(start, instructions)
-        return Judged(gain.tanh().clamp(min=0.0))
+        return self._prefer(start, now, instructions)
 
     @torch.no_grad()
     def _utility(self, now: Frames, instructions: list[str]) -> torch.Tensor:
@@ -151,8 +149,8 @@ class RandomInit(Critic):
 class Proprioception:
     """Progress and success by the robot's own joints: a ridge regression on their squares and products, too.
 
-    It sees no picture and reads no instruction: what a critic says beyond it, it has seen. Not a `Critic`, for there are
-    no joints in frames.
+    It sees no picture and reads no instruction: what a critic knows beyond it, it has seen. Not a `Critic`, for there
+    are no joints in frames.
 
     Args:
         weights: (p, 2) for progress and success.

@@ -49,7 +49,7 @@ class Capability(enum.Enum):
         try:
             return cls(name)
         except ValueError:
-            raise CriticError(unknown("capability", name, [c.value for c in cls])) from None
+            raise CriticError(unknown("judgement", name, [c.value for c in cls])) from None
 
 
 RANGES = {

@@ -49,7 +49,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
-            raise CriticError(unknown("form of fusion", self.form, FORMS))
+            raise CriticError(unknown("fusion form", self.form, FORMS))
         if not self.alpha >= 0 or not self.eps > 0:
             raise CriticError(f"fusion needs alpha >= 0 and eps > 0, got {self.alpha} and {self.eps}")
 

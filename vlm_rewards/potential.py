@@ -15,7 +15,7 @@ from vlm_rewards.fusion import Rule
 from vlm_rewards.potential_basic import FromDone, FromPrefer, FromScore, FromValue, goal_scores
 from vlm_rewards.potential_delta import FromDelta
 from vlm_rewards.potential_plan import FromPlan
-from vlm_rewards.reference import Reference, moments
+from vlm_rewards.anchors import Reference, moments
 
 __all__ = [
     "FromDelta",

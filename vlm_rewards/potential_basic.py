@@ -12,7 +12,7 @@ from vlm_rewards.clips import ClipSet
 from vlm_rewards.critic import Capability, Critic
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
-from vlm_rewards.reference import Reference, moments
+from vlm_rewards.anchors import Reference, moments
 from vlm_rewards.worlds import Memory
 
 _SURE = 0.999
