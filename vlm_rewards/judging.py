@@ -22,7 +22,6 @@ VIEWS = ("together", "apart")
 """How several views become one: the critic sees them all at once, or each alone, and the mean by confidence counts."""
 
 _PREFERRED = (Capability.VALUE, Capability.DELTA, Capability.SCORE, Capability.PREFER, Capability.DONE)
-_TOGETHER, _DONE = "", "done"
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Judgement:
 
 
 def chosen(critic: Critic, reference: Reference | None = None) -> Capability:
-    """What progress is best made from: VALUE (after DELTA, if there is a reference), DELTA, SCORE, PREFER, or else DONE.
+    """What progress is best made from: VALUE, DELTA (first, if there is a reference), SCORE, PREFER, or else DONE.
 
     Raises:
         MissingCapability: the critic has none of them.
@@ -91,18 +90,41 @@ def chosen(critic: Critic, reference: Reference | None = None) -> Capability:
     return able[0]
 
 
-def passes(critic: Critic, cameras: Sequence[str], how: How) -> dict[str, tuple[Capability, tuple[str, ...]]]:
-    """What is asked about every moment: name → capability and cameras. The name of all views together is empty."""
+@dataclass(frozen=True)
+class Pass:
+    """One question about every moment.
+
+    Attributes:
+        camera: the view that is judged alone; empty for all that are judged together.
+        capability: what is asked.
+        cameras: what the critic sees.
+        also_done: what is done is asked at the same time; a critic may share work between them.
+    """
+
+    camera: str
+    capability: Capability
+    cameras: tuple[str, ...]
+    also_done: bool = False
+
+
+def passes(critic: Critic, cameras: Sequence[str], how: How) -> tuple[Pass, ...]:
+    """What `judge` asks about every moment seen by ``cameras``.
+
+    Raises:
+        MissingCapability: the critic cannot judge as asked.
+    """
     capability = how.capability or chosen(critic, how.reference)
     critic.require(capability)
     seen = critic.cameras or tuple(cameras)
-    single = {}
+    able = capability is not Capability.DONE and Capability.DONE in critic.capabilities
+    at_once = able and capability is Capability.VALUE
+    together = Pass("", capability, seen, at_once)
+    alone: tuple[Pass, ...] = ()
     if not critic.cameras and len(seen) > 1 and (how.alone or how.views == "apart"):
-        single = {camera: (capability, (camera,)) for camera in seen}
-    made = dict(single) if single and how.views == "apart" else {_TOGETHER: (capability, seen), **single}
-    if capability is not Capability.DONE and Capability.DONE in critic.capabilities:
-        made[_DONE] = (Capability.DONE, seen)
-    return made
+        alone = tuple(Pass(camera, capability, (camera,)) for camera in seen)
+    if alone and how.views == "apart":
+        return (*alone, Pass("", Capability.DONE, seen)) if able else alone
+    return (together, *alone, Pass("", Capability.DONE, seen)) if able and not at_once else (together, *alone)
 
 
 def judge(
@@ -126,26 +148,24 @@ def judge(
     """
     how = how or How()
     asked = passes(critic, recording.cameras, how)
-    answers: dict[str, list[Answer]] = {}
-    for name, (capability, cameras) in asked.items():
-        answers[name] = []
-        potential = _potential(critic, capability, cameras, instruction, how)
-        # Where hops from the moment before count, a moment has to wait for it.
-        in_order = isinstance(potential, FromDelta) and potential.rule.incremental
-        for answer in _read(potential, critic, recording, cameras, instruction, 1 if in_order else how.batch):
-            answers[name].append(answer)
+    capability = asked[0].capability
+    progress: dict[str, list[Answer]] = {}
+    done: list[Answer] = []
+    for one in asked:
+        kept = done if one.capability is not capability else progress.setdefault(one.camera, [])
+        for answer, also_done in _read(critic, recording, one, instruction, how):
+            kept.append(answer)
+            done += [also_done] if also_done is not None else []
             tick(len(answer))
-    whole = {name: joined(parts) for name, parts in answers.items()}
-    done = whole.pop(_DONE, None)
-    together = whole.pop(_TOGETHER, None)
-    took = sum(_latency_ms(answers[name]) for name in ([_TOGETHER] if together is not None else whole))
+    alone = {camera: joined(parts) for camera, parts in progress.items() if camera}
+    together = progress.get("")
     return Judgement(
-        next(iter(asked.values()))[0],
-        how.goal is not None or how.reference is not None or Capability.SCORE not in {c for c, _ in asked.values()},
-        _mean(list(whole.values())) if together is None else together,
-        whole,
-        done,
-        torch.as_tensor(took),
+        capability,
+        capability is not Capability.SCORE or how.goal is not None or how.reference is not None,
+        joined(together) if together else _mean(list(alone.values())),
+        alone,
+        joined(done) if done else None,
+        torch.stack([_latency_ms(parts) for parts in ([together] if together else progress.values())]).sum(0),
     )
 
 
@@ -176,30 +196,38 @@ def _mean(views: Sequence[Answer]) -> Answer:
 
 
 def _read(
-    potential: _Reader, critic: Critic, recording: Recording, cameras: tuple[str, ...], instruction: str, batch: int
-) -> Iterator[Answer]:
-    """Progress of batch after batch: one episode, in one world."""
+    critic: Critic, recording: Recording, asked: Pass, instruction: str, how: How
+) -> Iterator[tuple[Answer, Answer | None]]:
+    """Progress of batch after batch, and what is done where that is asked for."""
 
     def frames(index: torch.Tensor) -> Frames:
-        return recording.moments(index, critic.window).of(cameras)
+        return recording.moments(index, critic.window).of(asked.cameras)
 
-    world = torch.zeros(1, dtype=torch.int64)
-    yield potential.begin(world, frames(world), [instruction])
+    if asked.also_done:
+        for index in torch.arange(len(recording)).split(how.batch):
+            start = frames(torch.zeros_like(index))
+            yield critic.value_and_done(frames(index), start, [instruction] * len(index))
+        return
+    reader = _reader(critic, asked, instruction, how)
+    # Where the hop from the moment before counts, a moment has to wait for it.
+    batch = 1 if isinstance(reader, FromDelta) and reader.rule.incremental else how.batch
+    yield (
+        reader.begin(torch.zeros(1, dtype=torch.int64), frames(torch.zeros(1, dtype=torch.int64)), [instruction]),
+        None,
+    )
     for index in torch.arange(1, len(recording)).split(batch):
-        yield potential.read(torch.zeros_like(index), frames(index), [instruction] * len(index))
+        yield reader.read(torch.zeros_like(index), frames(index), [instruction] * len(index)), None
 
 
-def _potential(
-    critic: Critic, capability: Capability, cameras: tuple[str, ...], instruction: str, how: How
-) -> _Reader:
+def _reader(critic: Critic, asked: Pass, instruction: str, how: How) -> _Reader:
     goal = None
-    if capability is Capability.SCORE:
+    if asked.capability is Capability.SCORE:
         goal = how.goal
         if goal is None and how.reference is not None:
-            goal = float(critic.score(how.reference.goal.of(cameras), [instruction]).values)
+            goal = float(critic.score(how.reference.goal.of(asked.cameras), [instruction]).values)
         if goal is None:
             return _AboveStart(critic)
-    return as_potential(critic, capability, goal=goal, reference=how.reference, rule=how.rule)
+    return as_potential(critic, asked.capability, goal=goal, reference=how.reference, rule=how.rule)
 
 
 class _Reader(Protocol):
