@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,12 +28,13 @@ class Subtask:
     end_s: float
 
 
-def read_keyframes(path: Path, taken: np.ndarray) -> tuple[Subtask, ...]:
+def read_keyframes(path: Path, taken: np.ndarray, whole: bool = True) -> tuple[Subtask, ...]:
     """Subtasks in the order of their ends.
 
     Args:
         path: a JSON list of ``{"annotation": name, "start_frame_id": i, "end_frame_id": j}``.
         taken: (n,) s, when each picture of the annotated video was taken.
+        whole: these are all its pictures; otherwise later ones are taken to follow at the same rate.
 
     Raises:
         AnnotationError: it is no such list, or names frames that the video does not have.
@@ -45,43 +45,24 @@ def read_keyframes(path: Path, taken: np.ndarray) -> tuple[Subtask, ...]:
         raise AnnotationError(f"keyframes {path} cannot be read: {error}") from error
     if not isinstance(items, list) or not items:
         raise AnnotationError(f"keyframes {path} hold no list of subtasks")
-    return tuple(sorted((_subtask(path, item, taken) for item in items), key=lambda subtask: subtask.end_s))
+    interval = float(np.median(np.diff(taken))) if len(taken) > 1 else 1.0
+    last = len(taken) if whole else np.inf
 
+    def time(frame: int) -> float:
+        return float(taken[frame]) if frame < len(taken) else float(taken[-1]) + interval * (frame - len(taken) + 1)
 
-def _subtask(path: Path, item: Any, taken: np.ndarray) -> Subtask:
-    try:
-        name = next(str(item[key]) for key in _NAMES if key in item)
-        start, end = int(item["start_frame_id"]), int(item["end_frame_id"])
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
-        wanted = "annotation, start_frame_id and end_frame_id"
-        raise AnnotationError(f"keyframes {path}: a subtask needs {wanted}, got {json.dumps(item)}") from error
-    last = len(taken)
-    if not 0 <= start < end <= last:
-        raise AnnotationError(f"keyframes {path}: {name} is of frames {start} to {end}, the video has {last}")
-    # The end is exclusive, and may be that of the video.
-    times = np.append(taken, 2.0 * taken[-1] - taken[-2] if last > 1 else taken[-1])
-    return Subtask(name, float(times[start]), float(times[end]))
-
-
-def read_instructions(given: str) -> tuple[str, ...]:
-    """The instruction, then its paraphrases: a text, or a JSON file with a list of texts.
-
-    Raises:
-        AnnotationError: an empty text or list, or a file that holds something else.
-    """
-    texts: Any = [given]
-    if given.endswith(".json"):
+    made = []
+    for item in items:
         try:
-            texts = json.loads(Path(given).read_text())
-        except (OSError, ValueError) as error:
-            raise AnnotationError(f"instruction {given} cannot be read: {error}") from error
-        texts = [texts] if isinstance(texts, str) else texts
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise AnnotationError(
-            f"instruction {given!r} is empty or no list of texts; say what the robot was asked to do, "
-            "such as instruction='clean the table'"
-        )
-    return tuple(dict.fromkeys(text.strip() for text in texts))
+            name = next(str(item[key]) for key in _NAMES if key in item)
+            start, end = int(item["start_frame_id"]), int(item["end_frame_id"])
+        except (KeyError, TypeError, ValueError, StopIteration) as error:
+            wanted = "annotation, start_frame_id and end_frame_id"
+            raise AnnotationError(f"keyframes {path}: a subtask needs {wanted}, got {json.dumps(item)}") from error
+        if not 0 <= start < end <= last:
+            raise AnnotationError(f"keyframes {path}: {name} is of frames {start} to {end}, the video has {len(taken)}")
+        made.append(Subtask(name, time(start), time(end)))
+    return tuple(sorted(made, key=lambda subtask: subtask.end_s))
 
 
 def done_share(subtasks: Sequence[Subtask], times: np.ndarray) -> np.ndarray:
