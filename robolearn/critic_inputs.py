@@ -1,4 +1,4 @@
-"""What `robolearn critic score` is given: instructions, views, a recording, and a reference."""
+"""What `robolearn critic score` is given: instructions, views and where they are."""
 
 from __future__ import annotations
 
@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Any
 from robolearn.errors import RobolearnError
 
 if TYPE_CHECKING:
-    from vlm_rewards.clips import Clip
     from vlm_rewards.critic import Critic
-    from vlm_rewards.videos import Recording
 
-_RATE_HZ = 5.0
-_LONGER_SIDE = 320
-"""Pixels, for critics that take pictures of any size."""
 _TEXTS = ("critic", "instruction", "keyframes", "reference", "out")
 
 
@@ -111,45 +106,6 @@ def assigned(critic: Critic, views: Mapping[str, Path], given: Mapping[str, str]
     return made
 
 
-def rate_for(critic: Critic, rate_hz: float | None) -> float:
-    """Moments per second that fit the critic's window.
-
-    Raises:
-        ScoreError: a rate at which the pictures of the window would not be there.
-    """
-    stride = critic.window.stride_s if critic.window.frames > 1 else 0.0
-    if rate_hz is None:
-        return 1.0 / stride if stride > 0.0 else _RATE_HZ
-    steps = rate_hz * stride
-    if stride > 0.0 and (steps < 0.999 or abs(steps - round(steps)) > 1e-3):
-        raise ScoreError(
-            f"critic {critic.name!r} looks at pictures {stride:g} s apart: rate_hz must be a multiple of "
-            f"{1.0 / stride:g}, got {rate_hz:g}"
-        )
-    return rate_hz
-
-
-def size_for(critic: Critic | None, size: Sequence[int] | None, path: Path, fps: float | None) -> tuple[int, int]:
-    """Height and width, pixels: as asked, else the critic's, else those of the first picture, at most 320 a side.
-
-    Raises:
-        RobolearnError: a size that is none, or a view without a picture.
-    """
-    from vlm_rewards.streams import pictures
-
-    if size is not None:
-        if len(size) != 2 or min(size) < 1:
-            raise ScoreError(f"size is [height, width] in pixels, got {list(size)}")
-        return size[0], size[1]
-    if critic is not None and critic.picture is not None:
-        return critic.picture
-    stream = pictures(path, fps)
-    height, width = next(stream).rgb.shape[:2]
-    stream.close()  # type: ignore[attr-defined]
-    scale = min(1.0, _LONGER_SIDE / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
 def reference_views(reference: Path, views: Mapping[str, Path]) -> dict[str, Path]:
     """View → path of the reference recording: files of the same names in a folder, or a video of the one view.
 
@@ -172,15 +128,3 @@ def reference_views(reference: Path, views: Mapping[str, Path]) -> dict[str, Pat
             raise ScoreError(f"reference {reference} has no {path.name} for view {view}; it holds {holds}")
         found[view] = there[0]
     return found
-
-
-def as_success(recording: Recording, instruction: str) -> Clip:
-    """A recording that carries out its instruction in its last moment; its progress on the way is not known."""
-    import torch
-
-    from vlm_rewards.clips import Clip
-
-    done = torch.zeros(len(recording), dtype=torch.bool)
-    done[-1] = True
-    unknown = torch.full((len(recording),), torch.nan)
-    return Clip(recording.frames, recording.cameras, recording.times, instruction, unknown, done)

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import datetime
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +16,10 @@ from typing import TYPE_CHECKING, Any
 from robolearn import settings
 from robolearn.critic_inputs import (
     ScoreError,
-    as_success,
     assigned,
     named_views,
     quoted,
-    rate_for,
     read_instructions,
-    reference_views,
-    size_for,
 )
 from robolearn.errors import unknown
 from robolearn.files import json_line, to_json, write_atomic
@@ -34,14 +31,11 @@ if TYPE_CHECKING:
     from robolearn.critic_summary import Scored
     from vlm_rewards.critic import Critic
     from vlm_rewards.judging import How, Judgement
-    from vlm_rewards.potential import Reference
     from vlm_rewards.videos import Recording
 
 SUMMARY = "score a recording with a critic: progress over time as JSON, PNG and mp4"
 
 _FALLBACKS = ("drop", "hold")
-_REFERENCE_HZ = 2.0
-"""A model that is shown a reference takes a few of its pictures."""
 
 
 @dataclass
@@ -135,21 +129,23 @@ def score(options: Options) -> tuple[Scored, dict[str, Any]]:
         RobolearnError: the critic, the recording, or what is said about it cannot be used.
     """
     from robolearn.critic_keyframes import read_keyframes
+    from robolearn.critic_reading import read_recording, reference_goal
     from robolearn.critic_summary import Scored, per_moment, summarise
     from robolearn.critic_views import plot_scores
+    from vlm_rewards.judging import passes
 
-    if options.fallback not in _FALLBACKS:
-        raise ScoreError(unknown("fallback", options.fallback, _FALLBACKS))
+    _check(options)
     texts = read_instructions(options.instruction)
     given = named_views(options.video)
     critic, judging = _critic(options, given, texts[0])
     cameras = assigned(critic, given, options.views)
-    recording = _recording(options, critic, {camera: given[view] for camera, view in cameras.items()})
+    passes(critic, tuple(cameras), judging)  # refuses what the critic cannot judge before anything is read
+    recording = read_recording(options, critic, {camera: given[view] for camera, view in cameras.items()})
     keyframes: tuple[Subtask, ...] = ()
     if options.keyframes is not None:
         keyframes = read_keyframes(Path(options.keyframes), recording.sources[0].taken, options.end_s is None)
     if options.reference is not None:
-        judging = dataclasses.replace(judging, reference=_reference(options, critic, given, cameras, texts[0]))
+        judging = dataclasses.replace(judging, reference=reference_goal(options, critic, given, cameras, texts[0]))
     judged = _judge(critic, recording, texts if options.paraphrases else texts[:1], judging)
     scored = Scored.of(critic.name, judged, recording.times.numpy(), keyframes, options.abstain, options.fallback)
     folder = Path(options.out) if options.out else Path("critic_scores") / _run_name(given)
@@ -170,8 +166,21 @@ def score(options: Options) -> tuple[Scored, dict[str, Any]]:
     return scored, {**described, "files": [str(file) for file in files]}
 
 
+def _check(options: Options) -> None:
+    """Raise unless the numbers make sense: before a long reading, not after it."""
+    if options.fallback not in _FALLBACKS:
+        raise ScoreError(unknown("fallback", options.fallback, _FALLBACKS))
+    if not 0.0 <= options.abstain <= 1.0:
+        raise ScoreError(f"abstain is a confidence from 0 to 1, got {options.abstain:g}")
+    for name in ("rate_hz", "film_fps", "fps"):
+        value = getattr(options, name)
+        if value is not None and not 0.0 < value < math.inf:
+            raise ScoreError(f"{name} must be above 0, got {value:g}")
+
+
 def _critic(options: Options, views: Mapping[str, Path], instruction: str) -> tuple[Critic, How]:
     """The critic, and how it is asked but for a reference."""
+    from robolearn.critic_reading import as_success, read_reference
     from vlm_rewards.critic import Capability
     from vlm_rewards.fusion import Rule
     from vlm_rewards.judging import How
@@ -189,54 +198,8 @@ def _critic(options: Options, views: Mapping[str, Path], instruction: str) -> tu
     if options.in_context:
         if options.reference is None:
             raise ScoreError("in_context=true needs reference=<recording>, which is what is shown")
-        more["reference"] = as_success(_read_reference(options, None, views), instruction)
+        more["reference"] = as_success(read_reference(options, None, views), instruction)
     return load_critic(options.critic, **more), how
-
-
-def _recording(options: Options, critic: Critic, paths: Mapping[str, Path]) -> Recording:
-    from vlm_rewards.videos import read_videos
-
-    _say(f"reading {', '.join(str(path) for path in paths.values())}")
-    recording = read_videos(
-        paths,
-        rate_hz=rate_for(critic, options.rate_hz),
-        size=size_for(critic, options.size, next(iter(paths.values())), options.fps),
-        fit=options.fit,
-        start_s=options.start_s,
-        end_s=options.end_s,
-        max_frames=options.max_frames,
-        fps=options.fps,
-        trim=options.trim,
-    )
-    for note in recording.notes:
-        _say(note)
-    return recording
-
-
-def _read_reference(options: Options, critic: Critic | None, views: Mapping[str, Path]) -> Recording:
-    """The whole reference, by the views' names, as the critic sees recordings."""
-    from vlm_rewards.videos import read_videos
-
-    paths = reference_views(Path(str(options.reference)), views)
-    return read_videos(
-        paths,
-        rate_hz=_REFERENCE_HZ if critic is None else rate_for(critic, options.rate_hz),
-        size=size_for(critic, options.size, next(iter(paths.values())), options.fps),
-        fit=options.fit,
-        max_frames=options.max_frames,
-        fps=options.fps,
-        trim=options.trim,
-    )
-
-
-def _reference(
-    options: Options, critic: Critic, views: Mapping[str, Path], cameras: Mapping[str, str], instruction: str
-) -> Reference:
-    """The reference's goal, seen by the critic's cameras."""
-    from vlm_rewards.potential import Reference
-
-    shown = _read_reference(options, critic, {view: views[view] for view in cameras.values()})
-    return Reference.of(as_success(dataclasses.replace(shown, cameras=tuple(cameras)), instruction), critic.window)
 
 
 def _judge(critic: Critic, recording: Recording, texts: Sequence[str], how: How) -> dict[str, Judgement]:
@@ -298,7 +261,3 @@ def _run_name(views: Mapping[str, Path]) -> str:
     first = next(iter(views.values())).resolve()
     name = first.stem if len(views) == 1 else first.parent.name
     return f"{name}-{datetime.datetime.now():%Y-%m-%dT%H-%M-%S}"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

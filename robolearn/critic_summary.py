@@ -190,14 +190,18 @@ def per_moment(scored: Scored) -> dict[str, Any]:
 
 
 def numbers(curve: Curve, times: np.ndarray) -> dict[str, Any]:
-    """One curve in numbers; ``voc`` is Spearman's rank correlation with time over the moments that have a value."""
-    some = bool(curve.valid.any())
+    """One curve in numbers.
+
+    ``voc`` is Spearman's rank correlation with time over the moments that have a value; None where these are fewer than
+    `USABLE` of all: a few moments in which a critic happens to be sure, early ones say, are in order by chance.
+    """
+    some, judged = bool(curve.valid.any()), float(curve.valid.mean())
     return {
         "end": curve.end,
         "mean": float(np.nanmean(curve.values)) if some else None,
         "highest": float(np.nanmax(curve.values)) if some else None,
-        "voc": rank_correlation(curve.values, times),
-        "judged": float(curve.valid.mean()),
+        "voc": rank_correlation(curve.values, times) if judged >= USABLE else None,
+        "judged": judged,
         "abstained": float(curve.abstained.mean()),
         "invalid": float(1.0 - curve.valid.mean() - curve.abstained.mean()),
         "confidence": float(curve.confidence.mean()),

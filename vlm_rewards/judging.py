@@ -51,7 +51,7 @@ class How:
 
     def __post_init__(self) -> None:
         if self.views not in VIEWS:
-            raise CriticError(unknown("judging of view", self.views, VIEWS))
+            raise CriticError(unknown("view fusion", self.views, VIEWS))
         if self.batch < 1:
             raise CriticError(f"batch is at least 1, got {self.batch}")
 
