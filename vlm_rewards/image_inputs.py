@@ -128,9 +128,7 @@ def _resized(x: torch.Tensor, height: int, width: int, mode: str) -> torch.Tenso
     """(K, 3, H, W) uint8 resized as Pillow does it: anti-aliased, rounded after each direction."""
     if tuple(x.shape[2:]) == (height, width):
         return x
-    if x.device.type == "cpu":
-        return interpolate(x, (height, width), mode=mode, antialias=True)
-    y = x.float()  # devices other than the CPU do not interpolate integers
+    y = x.float()  # torch's own resizing of bytes has weights of 8 bits, and exists on the CPU only
     for size in ((y.shape[2], width), (height, width)):
         y = interpolate(y, size, mode=mode, antialias=True).round_().clamp_(0, 255)
     return y.to(torch.uint8)

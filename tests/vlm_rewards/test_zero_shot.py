@@ -126,10 +126,11 @@ def test_pictures_are_prepared_as_the_processor_does(
     expected = processor(images=list(rgb.numpy()), return_tensors="pt")
     ours = ImageInputs.load(folders[kind])(rgb)
     assert set(ours) == set(expected)
-    # Torch resizes bytes with weights of 8 bits: in pure noise, the worst case, a few of 255 levels off at most.
+    # Pillow shrinks tall pictures in height first, we always in width: in pure noise, the worst case, the rounding in
+    # between makes some values differ by a few of 255 levels.
     level = 1 / 255 / (0.26 if kind == "clip" else 0.5)
     gap = (ours["pixel_values"] - expected["pixel_values"]).abs() / level
-    assert float(gap.max()) < 4 and float(gap.mean()) < 0.25
+    assert float(gap.max()) < (4 if height > width else 1.01) and float(gap.mean()) < 0.25
     for name in set(ours) - {"pixel_values"}:
         assert torch.equal(ours[name].long(), expected[name].long())
 
