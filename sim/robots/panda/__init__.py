@@ -13,9 +13,7 @@ MJCF = Path(__file__).with_name("panda.xml")
 
 def make() -> Robot:
     """Return the Panda; its base frame is the world frame."""
-    return robot_from_spec(
-        build, name="panda", base="fixed", tool_site="tool", gripper_joints=("finger_joint1",)
-    )
+    return robot_from_spec(build, name="panda", base="fixed", tool_site="tool", gripper_joints=("finger_joint1",))
 
 
 def build() -> mujoco.MjSpec:
