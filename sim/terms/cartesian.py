@@ -38,8 +38,8 @@ class ToolTargets:
     Attributes:
         num_actions: A = len(axes) + gripper.
         command: the channel ``joint_pos_target`` (J,), limits and elements those of the robot.
-        state: ``last_action`` (A,); ``last_target`` (J,), the last command; ``tool_target`` (3,) m in the world; ``begun``
-            (1,), 0 before an episode's first step and 1 after it.
+        state: ``last_action`` (A,); ``last_target`` (J,), the last command; ``tool_target`` (3,), m in the world;
+            ``begun`` (1,), 0 before an episode's first step and 1 after it.
 
     Raises:
         ArmError: the robot is no arm.
