@@ -2,8 +2,8 @@
 
 EPIC (Gleave et al. 2021, arXiv 2006.13900: Pearson distance of canonically shaped rewards) takes out potentials with
 sampled states. STARC (Skalse et al. 2024, arXiv 2309.15257: standardised, value-adjusted rewards) takes out the value
-of the policy that made the data. Both lie in [0, 1]: 0 for rewards that differ by shaping and scale, 1 for opposite ones,
-.71 for unrelated ones.
+of the policy that made the data. Both lie in [0, 1]: 0 for rewards that differ by shaping and scale, 1 for
+opposite ones, .71 for unrelated ones.
 
 A reward over F recorded states is a function of two arrays of their indices: ``reward(i, j)`` of going from i to j, of
 the shape to which i and j broadcast. Actions play no part: critics do not see them.
