@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vlm_rewards.clips import ClipSet
-from vlm_rewards.network import QUERIES
+from vlm_rewards.network import QUERIES, normalised
 from vlm_rewards.text import SentenceEncoder, telling_words, varied, words_of
 
 SENTENCES = 3
@@ -196,8 +196,3 @@ class Batches:
             rows = torch.from_numpy(self._rng.integers(0, len(self._noise), (episodes, moments, views)))
             pictures += self._noise[rows].movedim(-1, -3) * (by.noise / 127.5)
         return pictures
-
-
-def normalised(rgb: torch.Tensor) -> torch.Tensor:
-    """(..., H, W, 3) uint8 → (..., 3, H, W) float32 in [-1, 1], without moving memory."""
-    return rgb.movedim(-1, -3).float() / 127.5 - 1.0

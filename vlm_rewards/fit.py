@@ -1,147 +1,95 @@
-"""Training of the small in-house critic: minutes on two cores, from recordings whose truth a simulation knows."""
+"""The small in-house critic from recordings whose truth a simulation knows: trained, calibrated, and saved."""
 
 from __future__ import annotations
 
-import copy
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from robolearn.errors import unknown
-from vlm_rewards.batches import Augmentation, Batch, Batches
+from vlm_rewards.calibration import fit_platt
 from vlm_rewards.clips import ClipSet
+from vlm_rewards.domain import Domain
 from vlm_rewards.errors import CriticError
-from vlm_rewards.losses import Weights, losses
-from vlm_rewards.network import CriticNetwork, Shape
-from vlm_rewards.text import SentenceEncoder
+from vlm_rewards.network import Shape
+from vlm_rewards.process import Knowledge, ProcessCritic
+from vlm_rewards.text import HASHED, sentence_encoder, words_of
+from vlm_rewards.training import Progress, Training, threads, trained
+from vlm_rewards.validation import fit_preference, measured, operating_point, read
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-"""Of the convolutions in training; ``auto`` takes bfloat16 where the processor computes with it."""
-
-Progress = Callable[[float, dict[str, float]], None]
-"""Called now and then with the share of training that is done, and running means of the losses."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a critic is trained.
-
-    Attributes:
-        minutes: of wall-clock time, used where ``steps`` is 0.
-        steps: of the optimiser; a run bounded by steps is the same each time on one machine.
-        episodes, moments: of a batch.
-        rate: the highest learning rate; it warms up, then falls to 0 along a cosine.
-        decay: of weights.
-        average: decay of the moving average of the weights, which is what is kept.
-        unanchored: share of episodes judged without their first pictures.
-        threads: of torch, during training.
-        precision: one of `PRECISIONS`.
-    """
-
-    minutes: float = 5.5
-    steps: int = 0
-    episodes: int = 24
-    moments: int = 5
-    rate: float = 2e-3
-    decay: float = 0.02
-    average: float = 0.995
-    unanchored: float = 0.25
-    threads: int = 2
-    precision: str = "auto"
-    weights: Weights = field(default_factory=Weights)
-    augmentation: Augmentation = field(default_factory=Augmentation)
+_DOMAIN_FRAMES = 4000
+"""Training frames, at least, whose traits make the critic's domain."""
 
 
-def trained(
-    clips: ClipSet,
-    encoder: SentenceEncoder,
-    shape: Shape,
-    how: Training,
-    seed: int,
+def fit_process_critic(
+    train: ClipSet,
+    validation: ClipSet,
+    folder: Path,
+    *,
+    minutes: float = 5.5,
+    seed: int = 0,
+    text: str = HASHED,
+    max_false: float = 0.05,
+    min_precision: float = 0.95,
     progress: Progress | None = None,
-) -> CriticNetwork:
-    """A network trained on ``clips``; torch's own number of threads is restored afterwards.
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a critic, calibrate it on ``validation``, and save it in ``folder``.
+
+    Args:
+        train, validation: recordings by the same cameras, of successes and of every failure that is to be judged.
+            `ClipSet.others` and the facts of a simulation are used where they are, see `vlm_rewards.batches`.
+        minutes: of wall-clock time for training; reading the validation set comes on top.
+        text: `HASHED`, or the folder of a transformers text model.
+        max_false, min_precision: what the operating point of "done" has to keep, see `choose_operating_point`.
+        settings: others of `Training`, such as ``steps``.
+
+    Returns:
+        What was measured on ``validation``; the critic's description holds it as well.
 
     Raises:
-        CriticError: a loss is not finite, or an unknown precision.
+        CriticError: unknown settings, recordings that do not go together, or training that diverges.
     """
-    if how.precision not in PRECISIONS:
-        raise CriticError(unknown("precision", how.precision, PRECISIONS))
-    with _threads(how.threads), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = CriticNetwork(shape)
-        batches = Batches(clips, encoder, seed, how.episodes, how.moments, how.augmentation)
-        return _run(network, batches, how, progress)
+    how = _training(minutes, settings)
+    if validation.cameras != train.cameras or validation.rgb.shape[1:] != train.rgb.shape[1:]:
+        raise CriticError("training and validation recordings are not of the same cameras and sizes")
+    encoder = sentence_encoder(text)
+    shape = Shape(len(train.cameras), int(train.rgb.shape[2]), int(train.rgb.shape[3]), encoder.size)
+    network = trained(train, encoder, shape, how, seed, progress)
+    with threads(how.threads):
+        seen = read(network, encoder, validation)
+        share = min(1.0, _DOMAIN_FRAMES / train.num_frames)
+        some = np.random.default_rng(seed).permutation(len(train))[: max(1, round(share * len(train)))]
+        familiar = read(network, encoder, train.subset(some.tolist())).traits
+    known = torch.isfinite(seen.truth)
+    done = fit_platt(seen.done[known], seen.truth[known] > 0.5)
+    prefer, preferred = fit_preference(seen, validation, seed)
+    point = operating_point(done(seen.done), seen, validation, max_false, min_precision)
+    figures = {**measured(seen, validation, done, point), "preference_accuracy": preferred}
+    sentences = [*train.instructions, *(other for others in train.others for other in others)]
+    knowledge = Knowledge(
+        cameras=train.cameras,
+        text=text,
+        vocabulary=frozenset(word for sentence in sentences for word in words_of(sentence)),
+        done=done,
+        done_alone=fit_platt(seen.done_alone[known], seen.truth[known] > 0.5),
+        prefer=prefer,
+        domain=Domain.of(familiar, seen.traits),
+        point=point,
+    )
+    ProcessCritic(network, knowledge).save(folder, validation=figures, seed=seed)
+    return figures
 
 
-def _run(network: CriticNetwork, batches: Batches, how: Training, progress: Progress | None) -> CriticNetwork:
-    average = copy.deepcopy(network).requires_grad_(False)
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": how.decay}, {"params": others, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=how.rate, betas=(0.9, 0.98))
-    started, step, share = time.monotonic(), 0, 0.0
-    means: dict[str, float] = {}
-    while share < 1.0:
-        batch = batches.next()
-        for group in optimiser.param_groups:
-            group["lr"] = how.rate * _schedule(share)
-        parts = _losses(network, batch, how)
-        total = torch.stack(list(parts.values())).sum()
-        _require_finite(parts, step)
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        keep = min(how.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-                slow.lerp_(fast, 1 - keep)
-        share = step / how.steps if how.steps else (time.monotonic() - started) / (60 * how.minutes)
-        for name, part in parts.items():
-            means[name] = 0.95 * means.get(name, part.item()) + 0.05 * part.item()
-        if progress is not None:
-            progress(min(share, 1.0), {"steps": step, **means})
-    return average.eval()
-
-
-def _losses(network: CriticNetwork, batch: Batch, how: Training) -> dict[str, torch.Tensor]:
-    with torch.autocast("cpu", torch.bfloat16, enabled=_brief(how.precision)):
-        seen = network.see(batch.pictures)
-    anchored = torch.rand(len(batch.text)) >= how.unanchored
-    return losses(network(seen.part(1, None), batch.text, seen.part(0, 1), anchored), batch, network.cells, how.weights)
-
-
-def _require_finite(parts: dict[str, torch.Tensor], step: int) -> None:
-    bad = [name for name, part in parts.items() if not math.isfinite(part.item())]
-    if bad:
-        raise CriticError(f"training diverged at step {step}: the loss of {', '.join(bad)} is not finite")
-
-
-def _schedule(share: float, warm: float = 0.04) -> float:
-    """Of the learning rate, at a share of the training."""
-    if share < warm:
-        return max(share / warm, 0.02)
-    return 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))
-
-
-def _brief(precision: str) -> bool:
-    if precision == "auto":
-        supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        return bool(supported is not None and supported())
-    return precision == "bfloat16"
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _training(minutes: float, settings: dict[str, Any]) -> Training:
+    names = [field.name for field in fields(Training)]
+    for name in settings:
+        if name not in names:
+            raise CriticError(unknown("setting of training", name, names))
+    how = Training(minutes=minutes, **settings)
+    if how.steps < 0 or (how.steps == 0 and not how.minutes > 0):
+        raise CriticError(f"training needs a number of steps or of minutes, got {how.steps} and {how.minutes:g}")
+    return how

@@ -33,6 +33,7 @@ class Shape:
     keys: int = 32
     keypoints: int = 12
     hidden: int = 160
+    done_anchored: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,21 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Anchor:
+    """What the first pictures of E episodes show of what S sentences ask for.
+
+    Attributes:
+        at: (E, 1, V, S, h*w) where the named object is, probabilities.
+        there: (E, 1, V, S, C) what stands there.
+        features: (E, 1, S, F) as in `Found`.
+    """
+
+    at: torch.Tensor
+    there: torch.Tensor
+    features: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Judgement:
     """``value`` and ``done`` (E, M, S), logits, and the attention ``log_map`` of `Found`."""
 
@@ -105,12 +121,12 @@ class CriticNetwork(nn.Module):
         self.nowhere = nn.Parameter(torch.zeros(shape.views, QUERIES))
         self.sharpness = nn.Parameter(torch.zeros(()))
         now, then = self._sizes()
-        self.anchor = nn.Linear(then, 64)
+        self.since = nn.Linear(then, 64)
         self.unanchored = nn.Parameter(torch.zeros(64))
         self.judge = nn.Sequential(nn.LayerNorm(now), nn.Linear(now, shape.hidden))
         self.modulate = nn.Sequential(nn.Linear(shape.text, 16), nn.Linear(16, 2 * (shape.hidden + 64)))
         self.value = _head(shape.hidden + 64, shape.hidden)
-        self.done = _head(shape.hidden + 64, shape.hidden)
+        self.done = _head(shape.hidden + (64 if shape.done_anchored else 0), shape.hidden)
         self.register_buffer("grid", _grid(self.cells), persistent=False)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -164,38 +180,44 @@ class CriticNetwork(nn.Module):
         features = torch.cat(parts, -1).unflatten(3, (-1, QUERIES)).transpose(2, 3)
         return Found(log_map.unflatten(3, (-1, QUERIES)), features.flatten(3))
 
-    def forward(self, now: Seen, text: torch.Tensor, start: Seen | None, anchored: torch.Tensor) -> Judgement:
+    def anchor(self, start: Seen, text: torch.Tensor) -> Anchor:
+        """What the first pictures (one moment of each episode) show of what sentences (E, S, D) ask for."""
+        found = self.find(start, text)
+        at = found.log_map[..., 0, :-1].exp()
+        return Anchor(at, at @ start.near, found.features)
+
+    def forward(self, now: Seen, text: torch.Tensor, anchor: Anchor | None, anchored: torch.Tensor) -> Judgement:
         """Judge M moments of E episodes against each episode's S sentences.
 
         Args:
             text: (E, S, D).
-            start: the first pictures of the episodes (one moment each), if any are known.
-            anchored: (E,) bool, whether to look at them.
+            anchor: of the same episodes and sentences, if their first pictures are known.
+            anchored: (E,) bool, whether to look at it.
         """
         found = self.find(now, text)
         places = found.features.unflatten(3, (self.shape.views, QUERIES, -1))[..., -3:-1]
         between = (places[..., 0, :] - places[..., 1, :]).flatten(3)
         common = now.places.unsqueeze(2).expand(-1, -1, text.shape[1], -1)
         here = self.judge(torch.cat([found.features, between, common], -1))
-        anchor = self.unanchored.expand(*here.shape[:3], -1)
-        if start is not None:
-            anchor = torch.where(anchored.view(-1, 1, 1, 1), self.anchor(self._then(now, start, text)), anchor)
+        since = self.unanchored.expand(*here.shape[:3], -1)
+        if anchor is not None:
+            since = torch.where(anchored.view(-1, 1, 1, 1), self.since(_change(now, anchor)), since)
         scale, shift = self.modulate(text).unsqueeze(1).chunk(2, -1)
-        joint = F.silu(torch.cat([here, anchor], -1) * (1 + scale) + shift)
-        return Judgement(self.value(joint).squeeze(-1), self.done(joint).squeeze(-1), found.log_map)
-
-    def _then(self, now: Seen, start: Seen, text: torch.Tensor) -> torch.Tensor:
-        """What the start shows, and what is now at the place where the named object was."""
-        found = self.find(start, text)
-        at = found.log_map[..., 0, :-1].exp()
-        there = (at @ now.near - at @ start.near).transpose(2, 3).flatten(3)
-        return torch.cat([found.features.expand(-1, now.near.shape[1], -1, -1), there], -1)
+        joint = F.silu(torch.cat([here, since], -1) * (1 + scale) + shift)
+        done = joint if self.shape.done_anchored else joint[..., : self.shape.hidden]
+        return Judgement(self.value(joint).squeeze(-1), self.done(done).squeeze(-1), found.log_map)
 
     def _coarse(self, weight: torch.Tensor) -> torch.Tensor:
         """Attention on cells of twice the size."""
         maps = weight.reshape(-1, 1, *self.cells)
         pooled = F.avg_pool2d(maps, 2, ceil_mode=True, divisor_override=1)
         return pooled.view(*weight.shape[:-1], -1)
+
+
+def _change(now: Seen, anchor: Anchor) -> torch.Tensor:
+    """What the start showed, and how the place where the named object stood looks different now; (E, M, S, F')."""
+    there = (anchor.at @ now.near - anchor.there).transpose(2, 3).flatten(3)
+    return torch.cat([anchor.features.expand(-1, there.shape[1], -1, -1), there], -1)
 
 
 def _head(inputs: int, hidden: int) -> nn.Sequential:
@@ -207,3 +229,7 @@ def _grid(cells: tuple[int, int]) -> torch.Tensor:
     rows, columns = ((torch.arange(n) + 0.5) * 2 / n - 1 for n in cells)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2)
+
+def normalised(rgb: torch.Tensor) -> torch.Tensor:
+    """(..., H, W, 3) uint8 → (..., 3, H, W) float32 in [-1, 1], without moving memory."""
+    return rgb.movedim(-1, -3).float() / 127.5 - 1.0
