@@ -143,11 +143,13 @@ def score(options: Options) -> tuple[Scored, dict[str, Any]]:
     recording = read_recording(options, critic, {camera: given[view] for camera, view in cameras.items()})
     keyframes: tuple[Subtask, ...] = ()
     if options.keyframes is not None:
-        keyframes = read_keyframes(Path(options.keyframes), recording.sources[0].taken, options.end_s is None)
+        found = read_keyframes(Path(options.keyframes), recording.sources[0].taken, options.end_s is None)
+        ends = float(recording.times[0]), recording.sources[0].length_s
+        keyframes = tuple(subtask for subtask in found if ends[0] < subtask.end_s <= ends[1] + 1e-6)
     if options.reference is not None:
         judging = dataclasses.replace(judging, reference=reference_goal(options, critic, given, cameras, texts[0]))
     judged = _judge(critic, recording, texts if options.paraphrases else texts[:1], judging)
-    scored = Scored.of(critic.name, judged, recording.times.numpy(), keyframes, options.abstain, options.fallback)
+    scored = Scored.of(critic, judged, recording.times.numpy(), keyframes, options.abstain, options.fallback)
     folder = Path(options.out) if options.out else Path("critic_scores") / _run_name(given)
     folder.mkdir(parents=True, exist_ok=True)
     described = {
@@ -225,11 +227,7 @@ def _film(options: Options, scored: Scored, views: Mapping[str, Path], cameras: 
         readers[title] = ViewReader(
             names.get(view, view), file, options.film_fps, options.start_s, options.end_s, options.fps
         )
-    frames = (
-        round(len(scored.times) * (scored.times[1] - scored.times[0]) * options.film_fps)
-        if len(scored.times) > 1
-        else 1
-    )
+    frames = round(len(scored.times) * scored.step_s * options.film_fps)
     with progress_bar("filming", frames) as tick:
         return film_scores(scored, readers, path, options.film_fps, tick)
 
