@@ -90,6 +90,8 @@ class Options:
     """Read what there is of damaged videos, and the part that all views share."""
     batch: int = 16
     """Moments judged at once."""
+    plot: bool = True
+    """Write the plot."""
     film: bool = True
     """Write the film."""
     film_fps: float = 10.0
@@ -162,7 +164,9 @@ def score(options: Options) -> tuple[Scored, dict[str, Any]]:
     }
     whole = {**described, "per_moment": per_moment(scored)}
     write_atomic(folder / "scores.json", (json.dumps(to_json(whole), indent=1, allow_nan=False) + "\n").encode())
-    files = [folder / "scores.json", plot_scores(scored, folder / "scores.png")]
+    files = [folder / "scores.json"]
+    if options.plot:
+        files.append(plot_scores(scored, folder / "scores.png"))
     if options.film:
         files.append(_film(options, scored, given, cameras, folder / "scores.mp4"))
     return scored, {**described, "files": [str(file) for file in files]}
