@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,9 @@ def plot_scores(scored: Scored, path: Path) -> Path:
         panel.spines[["top", "right"]].set_visible(False)
     axes[0].legend(loc="upper left", bbox_to_anchor=(1.005, 1.0), fontsize=8, frameon=False)
     axes[-1].set(xlabel="time, s", xlim=(scored.times[0], scored.times[-1] + scored.step_s))
-    figure.suptitle(f"“{scored.instruction}”   {scored.critic}", x=0.06, ha="left", fontsize=13, weight="bold")
-    figure.text(0.06, 0.925, _wrapped(verdict(scored)), fontsize=9, color="#a02020" if not scored.usable else "0.35")
+    figure.suptitle(f"“{shorten(scored.instruction, 80)}”", x=0.06, ha="left", fontsize=13, weight="bold")
+    figure.text(0.99, 0.95, shorten(scored.critic, 40), ha="right", fontsize=10, color="0.35")
+    figure.text(0.06, 0.925, fill(verdict(scored), 150), fontsize=9, color="#a02020" if not scored.usable else "0.35")
     figure.subplots_adjust(0.06, 0.09, 0.87, 0.84 if scored.subtasks else 0.89, hspace=0.12)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -118,9 +120,3 @@ def _label_subtasks(axes: Any, subtasks: Sequence[Subtask]) -> None:
             fontsize=7,
             color="0.3",
         )
-
-
-def _wrapped(text: str) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, 150))

@@ -304,6 +304,19 @@ def test_ctrl_c_leaves_no_half_file(tmp_path, videos, monkeypatch):
     assert sorted(path.name for path in out.iterdir()) == ["scores.json", "scores.png"]
 
 
+def test_an_output_folder_that_cannot_be_made(tmp_path, videos):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RobolearnError, match="cannot write to .*file/out: Not a directory"):
+        run("critic=random_init", f"video={videos}", "instruction=go", f"out={tmp_path / 'file' / 'out'}")
+
+
+def test_what_stays_of_an_earlier_scoring_goes(tmp_path, videos):
+    told = ("critic=random_init", f"video={videos}", "instruction=go", f"out={tmp_path / 'out'}", "rate_hz=2")
+    run(*told, "film_fps=2", drawn=True)
+    run(*told)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scores.json"]
+
+
 def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
