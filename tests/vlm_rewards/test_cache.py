@@ -159,11 +159,16 @@ def test_value_and_done_share_the_work_and_the_memory():
         assert value.valid.tolist() == done.valid.tolist() == [True, True, False, True]
     assert asked == [3, 1]
     cached.value(now.rows(torch.tensor([0])), start.rows(torch.tensor([0])), tasks(1))
-    cached.done(now.rows(torch.tensor([1])), tasks(1))
     assert cached.misses == 4
-    # Success known, progress from another start not.
     value, done = cached.value_and_done(now.rows(torch.tensor([1])), pictures([0.25]), tasks(1))
     assert value.values == 0.75 and done.values == 1.0 and asked[-1] == 1
+
+
+def test_done_may_go_by_the_start_where_that_is_known():
+    cached = Cached(ElapsedTime(horizon_s=4.0))
+    now, start = later(pictures([0.5]), 10.0), later(pictures([0.5]), 8.0)
+    assert cached.value_and_done(now, start, tasks(1))[1].values == 0.0
+    assert cached.done(now, tasks(1)).values == 1.0
 
 
 def test_it_is_asked_like_the_critic_itself():
