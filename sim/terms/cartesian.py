@@ -37,6 +37,7 @@ class ToolTargets:
 
     Attributes:
         num_actions: A = len(axes) + gripper.
+        axes, gripper, scale: as given.
         command: the channel ``joint_pos_target`` (J,), limits and elements those of the robot.
         state: ``last_action`` (A,); ``last_target`` (J,), the last command; ``tool_target`` (3,), m in the world;
             ``begun`` (1,), 0 before an episode's first step and 1 after it.
@@ -74,7 +75,7 @@ class ToolTargets:
             upper=tuple(robot.upper.tolist()),
         )
         names = (*axes, *(["gripper"] if gripper else []))
-        self.state = (
+        self.state: tuple[Channel, ...] = (
             Channel("last_action", (self.num_actions,), "1", elements=names),
             Channel("last_target", (len(joints),), self.command.unit, elements=joints),
             Channel("tool_target", (3,), "m", "world", elements=AXES),
@@ -84,6 +85,7 @@ class ToolTargets:
         def tensor(values: object) -> torch.Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
 
+        self.axes, self.gripper, self.scale = tuple(axes), gripper, scale
         self._moves = scale * tensor([[float(a == axis) for a in AXES] for axis in axes])
         self._box = tensor(lower), tensor(upper)
         self._lower, self._upper = tensor(robot.lower.copy()), tensor(robot.upper.copy())
@@ -98,7 +100,7 @@ class ToolTargets:
         self._arm = torch.tensor(arm, device=device)
         self._order = torch.tensor([[*arm, *fingers].index(j) for j in range(len(joints))], device=device)
         closed, opened = self._lower[fingers], self._upper[fingers]
-        self._gripper, self._closed, self._opening = gripper, closed, 0.5 * (opened - closed)
+        self._closed, self._opening = closed, 0.5 * (opened - closed)
         self._held = torch.clamp(tensor([held_gripper] * len(fingers)), closed, opened)
 
     def decode(self, c: Channels, action: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -106,10 +108,9 @@ class ToolTargets:
         begun = c["begun"] > 0.5
         clipped = torch.clamp(action, -1.0, 1.0)
         last = torch.where(begun, c["last_target"], torch.clamp(c["joint_pos"], self._lower, self._upper))
-        target = torch.where(begun, c["tool_target"], c["tool_pos"])
-        target = torch.clamp(target + clipped[:, : len(self._moves)] @ self._moves, *self._box)
+        target = torch.clamp(self.target(c) + clipped[:, : len(self._moves)] @ self._moves, *self._box)
         arm = self.arm.solve(last[:, self._arm], target, ITERATIONS, self.rotation)
-        if self._gripper:
+        if self.gripper:
             fingers = self._closed + (1.0 + clipped[:, -1:]) * self._opening
         else:
             fingers = self._held.expand(len(arm), -1)
@@ -123,6 +124,10 @@ class ToolTargets:
             "begun": torch.ones_like(c["begun"]),
         }
         return command, state
+
+    def target(self, c: Channels) -> torch.Tensor:
+        """(N, 3) m: where the tool is told to be; before an episode's first step, where it is."""
+        return torch.where(c["begun"] > 0.5, c["tool_target"], c["tool_pos"])
 
     def solve(self, joint_pos: torch.Tensor, position: torch.Tensor, iterations: int = 10) -> torch.Tensor:
         """Arm joints (N, 7) that put the tool at ``position`` (N, 3) m, pointing as the decoder holds it.
