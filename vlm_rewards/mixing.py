@@ -58,7 +58,7 @@ def soft_and(
     weights: torch.Tensor | Sequence[float] | None = None,
     valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Σ log σ(rᵢ): the log-probability that all Bradley-Terry rewards call it good; Wang et al. 2024 (arXiv 2402.00742).
+    """Σ log σ(rᵢ): log-probability that all Bradley-Terry rewards call it good; Wang et al. 2024 (arXiv 2402.00742).
 
     The worst objective decides, and one that is good already adds next to nothing. The authors centre each reward by
     that of a reference first, so that 0 means as good as the reference.

@@ -59,7 +59,7 @@ class RewardConfig:
     references: tuple[float, ...] = ()
     """Reference values of Φ for ``bound=par``, 1 to 10."""
     ensemble: str = "none"
-    """How the Φ of several critics become one: ``mean``, ``min``, ``lower`` (mean - k · std); ``none``: there is one."""
+    """How the Φ of several critics become one: ``mean``, ``min``, ``lower`` (mean - k · std); ``none``: one critic."""
     ensemble_k: float = 1.0
     """k of ``ensemble=lower``."""
     abstain_std: float | None = None
@@ -72,7 +72,7 @@ class RewardConfig:
     gate_release: float | None = None
     """Value below which it closes again, -.inf: only at the episode's end; ``null``: the threshold."""
     credit: str = "each"
-    """``each`` step is paid its own; ``min``, with ``shaping=value`` and whole episodes: the worst step counts (PURE)."""
+    """``each`` step is paid its own; ``min``, with ``shaping=value`` and whole episodes: the worst counts (PURE)."""
     min_temperature: float = 0.1
     """Temperature of ``credit=min``."""
 

@@ -97,10 +97,8 @@ class RewardStage:
         steps = _as_steps(transitions) if flat else transitions
         memory = self._memory if self._memory is not None else _empty(steps)
         parts: dict[str, torch.Tensor] = {}
-        counts: dict[str, torch.Tensor] = {
-            "rows": torch.full((), steps.terminated.numel(), device=steps.terminated.device)
-        }
         missing = torch.zeros_like(steps.terminated)
+        counts = {"rows": torch.ones_like(steps.terminated).sum()}
         is_open = self._gate(steps, memory)
         visits = None
         if self.config.uses_critic:
@@ -152,15 +150,12 @@ class RewardStage:
         phi, valid, _, _ = self._judged(steps, steps.potential, steps.valid)
         next_phi, next_valid, odd, abstained = self._judged(steps, steps.next_potential, steps.next_valid)
         now, after = Judgement(phi, valid, distilled[0]), Judgement(next_phi, next_valid, distilled[1])
-        if unordered:
-            if c.fallback == "hold" and not bool((valid & (next_valid | steps.terminated)).all()):
-                raise CriticError(
-                    "an invalid potential cannot be held in rows without order: store the potentials that were used "
-                    "(RewardResult.potential, next_potential), or give whole episodes, (steps, worlds)"
-                )
-            visits = alone(now, after)
-        else:
-            visits = follow(now, after, steps.ended, memory, c.fallback == "hold")
+        visits = alone(now, after) if unordered else follow(now, after, steps.ended, memory, c.fallback == "hold")
+        if unordered and c.fallback == "hold" and not bool(self._present(steps, visits).all()):
+            raise CriticError(
+                "an invalid potential cannot be held in rows without order: store the potentials that were used "
+                "(RewardResult.potential, next_potential), or give whole episodes, (steps, worlds)"
+            )
         counts |= {"invalid": (~next_valid).sum(), "not_finite": odd.sum(), "abstained": abstained.sum()}
         counts |= {"replaced": (~next_valid & visits.next_usable).sum()}
         counts |= {"unseen": visits.unseen.sum(), "revised": visits.revised.sum()}
@@ -186,9 +181,7 @@ class RewardStage:
         self, steps: Transitions, visits: Visits, is_open: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The weighted shaping, 0 where it is absent; and where that is."""
-        c = self.config
-        needs_next = visits.next_usable | steps.terminated if c.shaping == "potential" else visits.next_usable
-        present = needs_next if c.shaping == "value" else needs_next & visits.usable
+        c, present = self.config, self._present(steps, visits)
         phi, next_phi = self._bounded(visits.phi), self._bounded(visits.next_phi)
         part = shaped(c.shaping, phi, next_phi, steps.terminated, self.gamma)
         if c.credit == "min":
@@ -196,6 +189,14 @@ class RewardStage:
         if is_open is not None and c.shaping == "value":
             part = part.masked_fill(~is_open, 0.0)
         return c.weight * part.masked_fill(~present, 0.0), ~present
+
+    def _present(self, steps: Transitions, visits: Visits) -> torch.Tensor:
+        """Where Φ is known as far as the shaping needs it."""
+        if self.config.shaping == "value":
+            return visits.next_usable
+        if self.config.shaping == "potential":
+            return visits.usable & (visits.next_usable | steps.terminated)
+        return visits.usable & visits.next_usable
 
     def _bounded(self, phi: torch.Tensor) -> torch.Tensor:
         if self.config.bound == "clip":
@@ -217,6 +218,8 @@ class RewardStage:
             return None
         if c.gate == "success" and steps.success is not None:
             condition = steps.success.to(_dtype(steps))
+            if steps.success_valid is not None:
+                condition = condition.masked_fill(~steps.success_valid, torch.nan)
         elif c.gate in steps.terms:
             condition = steps.terms[c.gate]
         else:
