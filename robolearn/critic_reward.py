@@ -1,83 +1,32 @@
 """A critic as the reward of a training run: its cameras, its potential, its done, and what stands in for it.
 
-After every step of the environment the critic looks at the worlds that are filmed, before ended episodes are reset; what
-it says becomes a potential for shaping, and may end an episode. `vlm_rewards.stage.RewardStage` makes rewards of it.
+After every step of the environment the critic looks at the worlds that are filmed, before ended episodes are reset.
+What it says becomes a potential for shaping, and may end an episode; `vlm_rewards.stage.RewardStage` makes rewards of
+it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from robolearn.errors import RobolearnError
+from robolearn.critic_settings import AUTO, TRUTH, RewardSettings, critic_folder
 from sim.camera import BatchCameras
 from sim.env import Env
 from sim.selection import Selection
 from sim.step import Step
 from vlm_rewards.answer import Answer
-from vlm_rewards.critic import Critic
+from vlm_rewards.critic import Capability, Critic
 from vlm_rewards.distill import Student
+from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
-from vlm_rewards.reward_config import RewardConfig
 from vlm_rewards.stage import RewardStage, Transitions
 
-TRUTH = "truth"
-"""The simulator's own progress and success, in place of a critic's."""
 DEBOUNCE, THRESHOLD = 2, 0.9
 """Answers in a row, and the probability in each, that count as done, where the critic has no operating point."""
-
-
-class CriticRewardError(RobolearnError):
-    """A critic that cannot reward this task, or settings that make no sense together."""
-
-
-@dataclass
-class RewardSettings:
-    """Where the reward of a training run comes from."""
-
-    name: str = "task"
-    """The preset."""
-    critic: str | None = None
-    """A critic's folder, model or address, or truth; null: the task's own reward, untouched."""
-    force: bool = False
-    """Take a critic without a passed card; the run is marked."""
-    every: int = 1
-    """Control steps between pictures."""
-    share: float = 1.0
-    """Share of the worlds that are filmed."""
-    distill: bool = False
-    """Let a small network learn the critic's answers from the state, and speak for it where there are no pictures."""
-    confidence: float = 0.0
-    """Answers below this confidence are invalid."""
-    threshold: float | None = None
-    """Probability from which on a moment counts as done; null: the critic's operating point."""
-    debounce: int | None = None
-    """Answers in a row that must say done; null: the critic's operating point."""
-    stage: RewardConfig = field(default_factory=RewardConfig)
-    """How answers become rewards."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.stage, Mapping):
-            self.stage = RewardConfig.from_dict(self.stage)
-        for name, good, rule in (
-            ("every", self.every >= 1, "1 or more control steps"),
-            ("share", 0.0 < self.share <= 1.0, "greater than 0 and at most 1"),
-            ("confidence", 0.0 <= self.confidence <= 1.0, "between 0 and 1"),
-            ("threshold", self.threshold is None or 0.0 < self.threshold <= 1.0, "greater than 0 and at most 1"),
-            ("debounce", self.debounce is None or self.debounce >= 1, "1 or more answers"),
-        ):
-            if not good:
-                raise CriticRewardError(f"reward.{name} must be {rule}, got {getattr(self, name)!r}")
-        if (self.every > 1 or self.share < 1.0) and not self.distill and self.stage.fallback == "distilled":
-            raise CriticRewardError("reward.stage.fallback=distilled needs reward.distill=true")
-
-    @property
-    def judges(self) -> bool:
-        """Whether anything but the task's own reward is used."""
-        return self.critic is not None
 
 
 class CriticReward:
@@ -94,9 +43,7 @@ class CriticReward:
         CriticError: a critic that cannot judge while an episode goes on, or not what is asked of it.
     """
 
-    def __init__(
-        self, env: Env, critic: Critic | None, settings: RewardSettings, gamma: float, seed: int = 0
-    ) -> None:
+    def __init__(self, env: Env, critic: Critic | None, settings: RewardSettings, gamma: float, seed: int = 0) -> None:
         self.settings = settings
         self._env, self._critic = env, critic
         n, device = env.num_envs, env.device
@@ -143,10 +90,7 @@ class CriticReward:
         """See `sim.env.Watcher`: episodes have begun."""
         mask = torch.zeros_like(self._filmed)
         mask[worlds.chosen()] = True
-        if self._eyes is not None:
-            self._eyes.begin(mask & self._filmed)
-        potential, _ = self._look(mask & self._filmed)
-        self._start = torch.where(mask, potential, self._start)
+        self._start = torch.where(mask, self._first_look(mask & self._filmed), self._start)
         if self._student is not None:
             guess, _ = self._believed(self._env.task.observe("critic", self._env.channels))
             self._start_guess = torch.where(mask, guess, self._start_guess)
@@ -221,6 +165,16 @@ class CriticReward:
             potential[ids], done[ids] = value.values.to(potential), over.values.to(done)
         return potential, done
 
+    def _first_look(self, mask: torch.Tensor) -> torch.Tensor:
+        """Potential (N,) of the worlds ``mask``, whose episodes begin; NaN elsewhere."""
+        if self._eyes is None:
+            return self._env.channels["progress"].clone()
+        potential = torch.full_like(self._next, torch.nan)
+        if bool(mask.any()):
+            ids = torch.nonzero(mask).flatten()
+            potential[ids] = self._eyes.begin(ids, mask).values.to(potential)
+        return potential
+
     def _note(self, obs: torch.Tensor, potential: torch.Tensor, done: torch.Tensor) -> None:
         """Keep the answers to learn from, and learn now and then."""
         assert self._student is not None
@@ -268,8 +222,6 @@ class Eyes:
     """
 
     def __init__(self, env: Env, critic: Critic, confidence: float) -> None:
-        from vlm_rewards.critic import Capability
-
         critic.require_online()
         critic.require(Capability.VALUE, Capability.DONE)
         height, width = critic.picture or (64, 64)
@@ -278,26 +230,32 @@ class Eyes:
         self._cameras = BatchCameras(env.world, self._names, height, width)
         shape = (env.num_envs, len(self._names), height, width, 3)
         self._first = torch.zeros(shape, dtype=torch.uint8, device=env.device)
-        self._pictures: torch.Tensor | None = None
 
-    def begin(self, mask: torch.Tensor) -> None:
-        """Episodes have begun in the worlds ``mask`` (N,) bool: remember how they look."""
-        if bool(mask.any()):
-            rgb = self._cameras.refresh(mask).rgb
-            assert rgb is not None
-            self._first[mask] = rgb[mask]
-            self._pictures = rgb
+    def begin(self, ids: torch.Tensor, mask: torch.Tensor) -> Answer:
+        """Episodes have begun in the worlds ``ids`` (K,), which ``mask`` (N,) marks: remember how they look, and judge
+        their progress."""
+        rgb = self._cameras.refresh(mask).rgb
+        assert rgb is not None
+        self._first[ids] = rgb[ids]
+        first = self._frames(self._first, ids)
+        return self._critic.value(first, first, self._asked(ids)).sure(self._confidence)
 
     def judge(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[Answer, Answer]:
         """Progress and done of the worlds ``ids`` (K,), which ``mask`` (N,) marks."""
-        seconds = self._env.episode_steps[ids].double() * self._env.step_dt
         rgb = self._cameras.refresh(mask).rgb
         assert rgb is not None
-        asked = self._env.instructions()
-        now = Frames.now(rgb[ids], self._names, seconds)
-        start = Frames.now(self._first[ids], self._names, torch.zeros_like(seconds))
-        value, done = self._critic.value_and_done(now, start, [asked[i] for i in ids.tolist()])
+        now, first = self._frames(rgb, ids, moved=True), self._frames(self._first, ids)
+        value, done = self._critic.value_and_done(now, first, self._asked(ids))
         return value.sure(self._confidence), done.sure(self._confidence)
+
+    def _frames(self, rgb: torch.Tensor, ids: torch.Tensor, moved: bool = False) -> Frames:
+        """Pictures of some worlds, stamped with the time since the start of their episodes."""
+        seconds = self._env.episode_steps[ids].double() * self._env.step_dt * moved
+        return Frames.now(rgb[ids], self._names, seconds)
+
+    def _asked(self, ids: torch.Tensor) -> list[str]:
+        asked = self._env.instructions()
+        return [asked[i] for i in ids.tolist()]
 
     def close(self) -> None:
         """Free the cameras."""
@@ -310,3 +268,32 @@ class Eyes:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._first.copy_(state["first"])
+
+
+def open_critic(settings: RewardSettings, task: str) -> tuple[Critic | None, RewardSettings]:
+    """The critic that the settings name, and the settings with its place and, where it was forced, the marks.
+
+    Raises:
+        CriticError: there is none, or it has no passed card and is not forced.
+    """
+    from vlm_rewards.card import require_card
+    from vlm_rewards.registry import BASELINES, DESCRIPTION, load_critic
+
+    name = settings.critic
+    assert name is not None
+    if name == TRUTH:
+        return None, settings
+    if name == AUTO:
+        folder = critic_folder(task)
+        if not (folder / DESCRIPTION).is_file():
+            raise CriticError(
+                f"there is no critic for {task} in {folder}; make one with: robolearn critic train critic=process "
+                f"task={task}, judge it with: robolearn critic card critic={folder} task={task}, "
+                "or name another one with reward.critic=<folder>"
+            )
+        name = str(folder.resolve())
+    critic = load_critic(name)
+    if name in BASELINES:  # controls: they are there to fail
+        return critic, settings
+    mark = require_card(name, force=settings.force, critic=critic)
+    return critic, replace(settings, critic=name, marks=list(mark.failures))
