@@ -67,7 +67,7 @@ class Measuring:
 
     Attributes:
         batch: moments in one question.
-        shift_episodes: episodes of each mode that are judged under shifts and backwards, at most.
+        shift_episodes: episodes of each mode that are judged under shifts, backwards and by the baselines, at most.
         gamma: discount factor of the distances between rewards.
         seed: of samples and of the random network.
         seconds: no new call of a timing begins after them.
@@ -141,10 +141,11 @@ class _Bench:
         self.say("judging clips played backwards")
         played = reversed_clips(few)
         backward = read(self.critic, played, how.batch, starts=played.starts[1:] - 1)
-        baselines = self._baselines()
+        shifts = self._shifts(few)
+        baselines = {"critic": shifts["none"], **self._baselines(few)}
         end = lines.end_line(test)
         if isinstance(end, dict):
-            end["beyond_elapsed_time"] = end["gap"] - max(0.0, baselines[ELAPSED_TIME]["end_gap"])
+            end["beyond_elapsed_time"] = shifts["none"]["end_gap"] - max(0.0, baselines[ELAPSED_TIME]["end_gap"])
         expected = [*self.data.modes, *([SWAPPED] if self.swapped else [])]
         return {
             "order": lines.order_line(test, backward, few),
@@ -156,10 +157,10 @@ class _Bench:
             "heldout": self._apart(self.data.heldout),
             "preference": preference_line(self.critic, test, how.batch, how.seed),
             "distance": distance_line(test, how.gamma, how.seed),
-            "shifts": self._shifts(few),
+            "shifts": shifts,
             "answers": lines.answers_line(every),
             "speed": self._speed(),
-            "baselines": {"critic": lines.summary(test, self.point), **baselines},
+            "baselines": baselines,
             "curves": lines.curves(test),
         }
 
@@ -173,11 +174,13 @@ class _Bench:
         self.say(f"judging {len(self.data.validation)} validation episodes")
         return _chosen(reader(self.critic, self.how.batch), self.data.validation)
 
-    def _baselines(self) -> dict[str, dict[str, Any]]:
+    def _baselines(self, few: ClipSet) -> dict[str, dict[str, Any]]:
+        """Each at an operating point of its own."""
+        validation = first_of_each_mode(self.data.validation, self.how.shift_episodes)
         rows = {}
         for name, judge in baseline_readers(self.data.validation, self.how.batch, self.how.seed).items():
             self.say(f"baseline: {name}")
-            rows[name] = lines.summary(judge(self.data.test), _chosen(judge, self.data.validation)[0])
+            rows[name] = lines.summary(judge(few), _chosen(judge, validation)[0])
         return rows
 
     def _shifts(self, few: ClipSet) -> dict[str, dict[str, Any]]:

@@ -93,12 +93,15 @@ class CardMark:
         critic, revision: of the critic.
         forced: it trained although gates failed.
         failures: those gates.
+        threshold, debounce: the operating point of done that the card judged; None without a card.
     """
 
     critic: str
     revision: str
     forced: bool
     failures: tuple[str, ...]
+    threshold: float | None = None
+    debounce: int | None = None
 
 
 def card_folder(what: str | Path) -> Path:
@@ -125,6 +128,7 @@ def require_card(what: str | Path | Critic, force: bool = False, critic: Critic 
     judged = critic if critic is not None else load_critic(str(what))
     place = getattr(judged, "folder", None) if isinstance(what, Critic) else card_folder(what)
     named = judged.name if place is None else str(what if not isinstance(what, Critic) else place)
+    point: dict[str, Any] = {}
     try:
         if place is None:
             raise CriticError(f"critic {judged.name!r} has no folder in which a critic card could lie")
@@ -135,9 +139,13 @@ def require_card(what: str | Path | Critic, force: bool = False, critic: Critic 
         failures = card.failures()
         if card.revision != judged.revision:
             failures = [f"its critic card is of revision {card.revision!r}, the critic is {judged.revision!r}"]
+        elif isinstance(card.lines["done"], dict):
+            point = card.lines["done"]["operating_point"]
     if failures and not force:
         raise CriticError(
             f"critic {named} may not drive training: {'; '.join(failures)}. "
             "To train with it anyway, set force=true; the run will be marked"
         )
-    return CardMark(judged.name, judged.revision, bool(failures), tuple(failures))
+    return CardMark(
+        judged.name, judged.revision, bool(failures), tuple(failures), point.get("threshold"), point.get("debounce")
+    )

@@ -42,7 +42,7 @@ def tables(card: Card) -> list[Table]:
         _done(lines["done"], lines["calibration"]),
         _facts(lines),
         _distances(lines["distance"]),
-        _summaries("Baselines, on the same episodes", lines["baselines"]),
+        _summaries("Baselines", lines["baselines"]),
         _summaries("Shifts", lines["shifts"]),
         _summaries("Sets apart", {"same colour": lines["same_colour"], "held-out objects": lines["heldout"]}),
         _speed(lines),

@@ -77,7 +77,7 @@ def starc(
         features: (F, D) of every state, for the value baseline (see `value_baseline`); potentials in their span are
             taken out exactly.
         gamma: discount factor.
-        rows, rows_of_second: which of the K transitions, as indices or a mask, each baseline is fitted to; all where None.
+        rows, rows_of_second: the transitions, by index or mask, that each baseline is fitted to; all where None.
     """
     return _apart(
         _scaled(starc_canonical(first, before, after, features, gamma, rows), first(before, after)),

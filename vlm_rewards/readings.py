@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from vlm_rewards.anchors import moments
 from vlm_rewards.answer import Answer
 from vlm_rewards.clips import ClipSet
 from vlm_rewards.critic import Capability, Critic, Window
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
-from vlm_rewards.reference import moments
 
 Alter = Callable[[Frames], Frames]
 

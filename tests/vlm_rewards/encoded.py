@@ -11,7 +11,7 @@ from vlm_rewards.clips import Clip, ClipSet
 from vlm_rewards.critic import Capability, Critic, Judged
 from vlm_rewards.frames import Frames
 
-LENGTH = 16
+LENGTH = 12
 MODES = ("expert", "miss", "drop", "wrong_object")
 _NAMED, _OTHER = "put the red cube on the pad", "put the blue ball on the pad"
 
@@ -90,7 +90,7 @@ class BlindToDrops(Oracle):
 
     def _done(self, now: Frames, instructions: list[str]) -> Judged:
         progress, _ = read_pixels(now, instructions)
-        dropped = (now.newest[:, 1, 0, 0, 0] == MODES.index("drop")) & (progress > 0.4)
+        dropped = (now.newest[:, 1, 0, 0, 0] == MODES.index("drop")) & (progress > 0.25)
         return Judged(torch.where(dropped, torch.tensor(0.99), super()._done(now, instructions).values))
 
 
