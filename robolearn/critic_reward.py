@@ -276,13 +276,13 @@ def open_critic(settings: RewardSettings, task: str) -> tuple[Critic | None, Rew
     Raises:
         CriticError: there is none, or it has no passed card and is not forced.
     """
-    from vlm_rewards.card import require_card
-    from vlm_rewards.registry import BASELINES, DESCRIPTION, load_critic
-
     name = settings.critic
     assert name is not None
     if name == TRUTH:
         return None, settings
+    from vlm_rewards.card import require_card
+    from vlm_rewards.registry import BASELINES, DESCRIPTION, load_critic
+
     if name == AUTO:
         folder = critic_folder(task)
         if not (folder / DESCRIPTION).is_file():

@@ -282,7 +282,7 @@ def _decoder(config: ArmConfig, robot: Robot, device: torch.device) -> ToolTarge
     return ToolTargets(
         robot,
         scale=config.tool_step,
-        lower=(0.25, -0.30, 0.015),
+        lower=(0.29, -0.30, 0.015),
         upper=(0.66, 0.30, 0.30),
         dt=1.0 / config.rate_hz,
         axes=config.axes,
