@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.vlm_rewards.brightness import Brightness, pictures
+from tests.vlm_rewards.bright_views import Brightness, pictures
 from tests.vlm_rewards.scripted_server import Reply, drops, late, noise, says, serving
 from tests.vlm_rewards.tiny_vlm import tiny_qwen
 from vlm_rewards.answer import Answer
