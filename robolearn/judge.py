@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from robolearn.statistics import wilson
 from robolearn.threads import one_thread
 from sim.env import Env
 
 Controller = Callable[[Env, Mapping[str, torch.Tensor]], torch.Tensor]
 """``controller(env, obs) -> actions (N, A)``."""
 
-RATES = ("tight", "turned", "strict", "loose", "completed", "diverged", "success", "fell")
+RATES = ("tight", "turned", "strict", "loose", "completed", "diverged", "success", "ever_done", "fell")
 _RESAMPLES = 2000
 
 
@@ -68,13 +69,6 @@ class Verdict:
     def _known(self, metric: str) -> np.ndarray:
         values = self.episodes[metric]
         return values[~np.isnan(values)]
-
-
-def wilson(rate: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a rate observed in ``n`` trials (Wilson 1927)."""
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @one_thread()

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -48,6 +48,16 @@ class _Ending:
     state: Mapping[str, torch.Tensor]
 
 
+class Watcher(Protocol):
+    """Somebody who looks at every step before ended episodes are gone, such as a critic with cameras."""
+
+    def judge(self) -> torch.Tensor | None:
+        """After a control step, with channels up to date: (N,) bool, the episodes to end here; None for none."""
+
+    def begun(self, worlds: Selection) -> None:
+        """New episodes have begun in some worlds, and stand as they will be seen first."""
+
+
 class Env:
     """N worlds of one task, with same-step reset.
 
@@ -62,7 +72,10 @@ class Env:
         step_dt: seconds per control step.
         max_episode_length: control steps.
         contract: channels, command, rate of a policy for this task.
+        watcher: is asked after every step and told of every start, if there is one; what it ends counts as terminated.
     """
+
+    watcher: Watcher | None = None
 
     def __init__(self, task: Task, world: World, seed: int = 0) -> None:
         self.task = task
@@ -77,6 +90,7 @@ class Env:
         self._generators = {name: torch.Generator(self.device) for name in names}
         self._seed(seed)
         self._all = Selection.all(self.num_envs, self.device)
+        self._sick: torch.Tensor | None = None
         self._diverged = torch.zeros((), dtype=torch.long, device=self.device)
         self._reported = 0
         self._bad_actions = torch.zeros((), dtype=torch.long, device=self.device)
@@ -97,6 +111,8 @@ class Env:
         self._action = torch.zeros(self.num_envs, self.num_actions, device=self.device)
         drawing = self._generators.values()
         self._before = Replayed(self._act, self.device, drawing)
+        self._stopped = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        self._look = Replayed(self._sense, self.device, drawing)
         self._after = Replayed(self._judge, self.device, drawing)
         self._begin = Replayed(self._start, self.device)
         self._show = Replayed(self._observe, self.device, drawing)
@@ -118,6 +134,8 @@ class Env:
         self._senses.read()
         self.task.metrics.finish(self._all)
         self._obs = self._senses.observe()
+        if self.watcher is not None:
+            self.watcher.begun(self._all)
         return self._obs
 
     def step(self, action: torch.Tensor) -> Step:
@@ -129,6 +147,10 @@ class Env:
         self._take(action)
         self._before()
         self.world.step(self.task.decimation)
+        self._sick = self._look()
+        if self.watcher is not None:
+            stop = self.watcher.judge()
+            self._stopped.fill_(False) if stop is None else self._stopped.copy_(stop)
         self._ending = ending = self._after()
         if len(ending.worlds):
             self.world.reset(ending.worlds)
@@ -137,6 +159,8 @@ class Env:
         step = self._show()
         self._senses.forget()
         self._obs = step.obs
+        if self.watcher is not None and len(ending.worlds):
+            self.watcher.begun(ending.worlds)
         if self.task.curriculum and len(ending.worlds):
             summary = step.summary()
             for curriculum in self.task.curriculum.values():
@@ -202,6 +226,10 @@ class Env:
         """True channels after the last step."""
         return self._senses.true
 
+    def instructions(self) -> list[str]:
+        """What each world is asked to do, N texts."""
+        return self.task.instructions() if self.task.instructions else [self.task.instruction] * self.num_envs
+
     def _seed(self, seed: int) -> None:
         for k, generator in enumerate(self._generators.values()):
             generator.manual_seed(seed * 1000003 + k)
@@ -255,15 +283,22 @@ class Env:
             self._decoder_state[name].copy_(value)
         self.world.command(command if self._latency is None else self._latency.delayed(command))
 
-    def _judge(self) -> _Ending:
-        """After physics: rewards, what ended and how, and where the next episodes start."""
-        task, senses = self.task, self._senses
-        task.goal.advance()
+    def _sense(self) -> torch.Tensor | None:
+        """After physics: what has become of the worlds; (N,) bool those that failed, None if none did."""
+        self.task.goal.advance()
         self.episode_steps += 1
         sick = self._unusable()
-        senses.read(keep=sick)
+        self._senses.read(keep=sick)
+        return sick
+
+    def _judge(self) -> _Ending:
+        """Rewards, what ended and how, and where the next episodes start."""
+        task, senses, sick = self.task, self._senses, self._sick
         rewards = self._rewards(sick)
         terminated, causes = self._terminated(sick)
+        if self.watcher is not None:
+            causes["watcher"] = self._stopped
+            terminated = terminated | self._stopped
         truncated = (task.goal.timed_out() | (self.episode_steps >= self.max_episode_length)) & ~terminated
         task.metrics.update(senses.true)
         worlds = Selection.of(terminated | truncated, self.world.dense)

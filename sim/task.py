@@ -186,6 +186,7 @@ class Task:
             the best by ``success`` is reported.
         success: the metric that counts as success.
         report: metrics that an evaluation shows, in order; rates are shares of episodes.
+        instructions: gives what each world is asked to do now, N texts; None: all of them ``instruction``.
     """
 
     name: str
@@ -209,6 +210,7 @@ class Task:
     baselines: Mapping[str, Mapping[str, Callable[[Any], torch.Tensor]]] = field(default_factory=dict)
     success: str = "success"
     report: tuple[str, ...] = ("success",)
+    instructions: Callable[[], list[str]] | None = None
 
     def observe(self, group: str, c: Channels) -> torch.Tensor:
         """One observation group, (N, d), from channels.

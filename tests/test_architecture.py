@@ -20,6 +20,7 @@ GROUND = {
     "robolearn.files",
     "robolearn.pipeline",
     "robolearn.runs",
+    "robolearn.statistics",
     "robolearn.checkpoints",
     "robolearn.threads",
     "robolearn.versions",

@@ -66,6 +66,11 @@ class Robot:
     contact_sensors: tuple[str, ...] = ()
     """Sensors that count each foot's contacts, in the order of `foot_sites`."""
 
+    tool_site: str = ""
+    """Between the fingertips of an arm's gripper; z points out of the gripper, y along the fingers' motion."""
+    gripper_joints: tuple[str, ...] = ()
+    """Those of `joint_names` that open an arm's gripper; the others move the arm."""
+
     def spec(self) -> mujoco.MjSpec:
         """Return a fresh, editable specification: position actuators, keyframe `keyframe`, no floor."""
         return self.build()

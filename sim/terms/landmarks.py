@@ -30,6 +30,25 @@ def hand_landmarks(robot: Robot, device: torch.device | str = "cpu") -> dict[str
     }
 
 
+def arm_landmarks(robot: Robot, device: torch.device | str = "cpu") -> dict[str, Derived]:
+    """Derived channels of an arm's tool, by forward kinematics of ``joint_pos`` (N, J).
+
+    ``tool_pos`` (N, 3) m and ``tool_rotation`` (N, 3, 3), in the world.
+    """
+    site = robot.tool_site
+    kinematics = Kinematics(robot.spec().compile(), robot.joint_names, (site,), frames=(site,), device=device)
+
+    def tool(c: Channels) -> torch.Tensor:
+        position, rotation = kinematics(c["joint_pos"])
+        return torch.cat([position[:, 0], rotation.flatten(1)], dim=1)
+
+    return {
+        "tool": tool,
+        "tool_pos": lambda c: c["tool"][:, :3],
+        "tool_rotation": lambda c: c["tool"][:, 3:].unflatten(1, (3, 3)),
+    }
+
+
 _INSTANT = 1e-3
 """s over which the motion of a landmark is taken; short against any motion, long against rounding."""
 

@@ -12,7 +12,8 @@ import torch
 
 from policies.ppo import PPO, PPOConfig
 from robolearn.evaluate import best_variant
-from robolearn.judge import Verdict, judge, wilson, zero_action
+from robolearn.judge import Verdict, judge, zero_action
+from robolearn.statistics import wilson
 from robolearn.trained import policy_controller
 
 
@@ -23,6 +24,7 @@ def test_wilsons_interval_against_known_values():
         assert wilson(hits / n, n) == pytest.approx((low, high), abs=2e-4)
     assert wilson(1.0, 10) == pytest.approx(tuple(1 - x for x in reversed(wilson(0.0, 10))))
     assert all(0 <= x <= 1 for k in range(11) for x in wilson(k / 10, 10))
+    assert wilson(math.nan, 0) == (0.0, 1.0)
 
 
 def test_rates_get_wilsons_interval_and_others_a_bootstrap():

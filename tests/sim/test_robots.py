@@ -135,7 +135,7 @@ def test_unknown_names_are_refused_with_the_valid_ones() -> None:
         get_robot("g1", "left")
     with pytest.raises(UnknownRobot, match="unknown hand .g1.; hands: allegro, shadow"):
         get_hand("g1")
-    assert list_robots() == ["allegro", "g1", "shadow"]
+    assert list_robots() == ["allegro", "g1", "panda", "shadow"]
 
 
 # --- models of other people

@@ -1,0 +1,1 @@
+"""Scripted behaviour with privileged knowledge: experts, and failures of known kinds."""

@@ -1,0 +1,167 @@
+"""The scene of the arm tasks: an arm behind a table, two objects, a white pad to aim at and a dark one to avoid."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import mujoco
+import numpy as np
+import torch
+
+from sim.camera import look_at
+from sim.channels import Channels
+from sim.engines import Engine
+from sim.physics import PhysicsError
+from sim.robots import Robot
+from sim.tasks.arm_things import FIRST, SECOND, SHAPES
+from sim.tasks.scenery import add_sky
+from sim.world import Shard, Source, World
+
+TIMESTEP = 1.0 / 200.0
+PADS = ("goal", "decoy")
+FINGERS = ("finger_joint1", "finger_joint2")
+"""The joint that the gripper's motor drives, and the one that follows it."""
+SLIDING = 0.5
+"""Friction of objects on the table, so that they slide when they are pushed and do not tip; the fingertips' wins."""
+PAD_HALF = 0.045
+"""m, half the side of a pad."""
+PAD_COLORS = ((0.96, 0.96, 0.96, 1.0), (0.16, 0.16, 0.18, 1.0))
+TABLE = (0.42, 0.38, 0.33, 1.0)
+
+FRONT, FRONT_TARGET, FRONT_FOVY = (0.98, 0.0, 0.60), (0.455, 0.0, 0.045), 36.0
+"""Where the camera ``front`` is and looks, m in the world, and its vertical field of view, degrees."""
+WRIST, WRIST_TARGET, WRIST_FOVY = (0.105, 0.0, -0.075), (0.045, 0.0, 0.04), 75.0
+"""Likewise for ``wrist``, in the frame of the robot's tool (z ahead)."""
+
+
+def scene_spec(robot: Robot, shapes: tuple[str, str]) -> mujoco.MjSpec:
+    """MJCF of one scene; the table top is at z = 0."""
+    spec = robot.spec()
+    spec.modelname = f"{robot.name}_{'_'.join(shapes)}"
+    spec.option.timestep = TIMESTEP
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_DISCRETE
+    add_sky(spec)
+    spec.worldbody.add_geom(
+        name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1.0, 1.0, 0.05], rgba=TABLE, friction=[1.0, 0.01, 0.001]
+    )
+    spec.worldbody.add_light(type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, dir=[-0.3, 0.2, -1.0], castshadow=False)
+    for name, color in zip(PADS, PAD_COLORS, strict=True):
+        _add_pad(spec, name, color)
+    for body, shape in zip((FIRST, SECOND), shapes, strict=True):
+        thing = SHAPES[shape].add_to(spec, body_name=body)
+        for geom in thing.geoms:  # stiffer than usual: what is held in the gripper shall not creep out of it
+            geom.solref, geom.solimp = [0.01, 1.0], [0.95, 0.99, 0.001, 0.5, 2.0]
+            geom.friction = [SLIDING, 0.02, 0.01 if shape == "ball" else 0.001]
+    _add_cameras(spec, robot)
+    for key in list(spec.keys):
+        spec.delete(key)  # a robot's keyframe does not know the objects
+    return spec
+
+
+def _add_pad(spec: mujoco.MjSpec, name: str, color: Sequence[float]) -> None:
+    """A square that touches nothing; two slides place it, so that its place is part of the state."""
+    body = spec.worldbody.add_body(name=name, pos=[0.0, 0.0, 0.0005], gravcomp=1.0)
+    for axis, direction in (("x", [1, 0, 0]), ("y", [0, 1, 0])):
+        body.add_joint(
+            name=f"{name}_{axis}", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=direction, damping=[1.0, 0, 0], armature=1.0
+        )
+    body.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[PAD_HALF, PAD_HALF, 0.0005],
+        rgba=color,
+        mass=0.1,
+        contype=0,
+        conaffinity=0,
+    )
+
+
+def _add_cameras(spec: mujoco.MjSpec, robot: Robot) -> None:
+    """A fixed camera ``front`` across the table, and ``wrist``, which moves with the gripper."""
+    spec.worldbody.add_camera(name="front", pos=FRONT, quat=look_at(FRONT, FRONT_TARGET), fovy=FRONT_FOVY)
+    tool = spec.site(robot.tool_site)
+    turned, placed = np.empty(4), np.empty(3)
+    mujoco.mju_mulQuat(turned, tool.quat, look_at(WRIST, WRIST_TARGET, up=(1.0, 0.0, 0.0)))
+    mujoco.mju_rotVecQuat(placed, np.array(WRIST), tool.quat)
+    tool.parent.add_camera(name="wrist", pos=tool.pos + placed, quat=turned, fovy=WRIST_FOVY)
+
+
+def layout(shapes: Sequence[str], num_worlds: int, distinct: bool = False) -> list[tuple[tuple[str, str], int]]:
+    """Pairs of shapes and how many worlds have each, as even as they can be.
+
+    Either object may be the named one, so that the order within a pair says nothing.
+    """
+    combine = itertools.combinations if distinct else itertools.combinations_with_replacement
+    pairs = list(combine(shapes, 2))
+    pairs.sort(key=lambda pair: pair[0] == pair[1])  # with few worlds, scenes of different shapes first
+    pairs = pairs[:num_worlds]
+    return [(pair, num_worlds // len(pairs) + (i < num_worlds % len(pairs))) for i, pair in enumerate(pairs)]
+
+
+def make_world(
+    robot: Robot,
+    pairs: Sequence[tuple[tuple[str, str], int]],
+    engine: Engine,
+    adjust: Callable[[mujoco.MjSpec], None] | None = None,
+) -> World:
+    """Shards of worlds, one for each pair of shapes, with the channels of the arm tasks.
+
+    Scenes are compiled after ``adjust`` has changed their specifications.
+    """
+    shards: list[Shard] = []
+    start = 0
+    for shapes, count in pairs:
+        spec = scene_spec(robot, shapes)
+        if adjust is not None:
+            adjust(spec)
+        try:
+            model = spec.compile()
+        except ValueError as error:
+            raise PhysicsError(f"robot {robot.name!r} with {' and '.join(shapes)} does not compile: {error}") from error
+        shards.append(Shard(engine.physics(model, count), start, start + count, "+".join(shapes)))
+        start += count
+    return World(shards, sources(robot))
+
+
+def sources(robot: Robot) -> dict[str, Source]:
+    """Channels of the world: joints, both objects (7 and 6 numbers each), both pads (x and y each)."""
+    things = (FIRST, SECOND)
+    pads = tuple(f"{pad}_{axis}" for pad in PADS for axis in "xy")
+    return {
+        "joint_pos": Source("qpos", "joint", robot.joint_names),
+        "joint_vel": Source("qvel", "joint", robot.joint_names),
+        "object_poses": Source("qpos", "joint", things, (2, 7)),
+        "object_vels": Source("qvel", "joint", things, (2, 6)),
+        "pad_pos": Source("qpos", "joint", pads, (2, 2)),
+    }
+
+
+def pixels(c: Channels, points: torch.Tensor) -> torch.Tensor:
+    """Where points (N, 3) m in the world are in the square pictures of ``front`` and ``wrist``, (N, 2, 2).
+
+    x to the right and y down, each in [0, 1]; NaN for points outside the picture or behind the camera.
+    """
+    front = _frame(FRONT, FRONT_TARGET, (0.0, 0.0, 1.0)).to(points)
+    fixed = _projected((points - points.new_tensor(FRONT)) @ front, FRONT_FOVY)
+    wrist = c["tool_rotation"] @ _frame(WRIST, WRIST_TARGET, (1.0, 0.0, 0.0)).to(points)
+    place = c["tool_pos"] + (c["tool_rotation"] @ points.new_tensor(WRIST).unsqueeze(1)).squeeze(2)
+    moving = _projected(((points - place).unsqueeze(1) @ wrist).squeeze(1), WRIST_FOVY)
+    return torch.stack([fixed, moving], dim=1)
+
+
+def _frame(position: Sequence[float], target: Sequence[float], up: Sequence[float]) -> torch.Tensor:
+    """(3, 3), whose columns are a camera's axes: right, up, and backward."""
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, look_at(position, target, up))
+    return torch.tensor(matrix.reshape(3, 3))
+
+
+def _projected(local: torch.Tensor, fovy: float) -> torch.Tensor:
+    """Pictures' coordinates (N, 2) of points (N, 3) in a camera's frame."""
+    depth = -local[:, 2:]
+    flat = local[:, :2] / depth / (2.0 * math.tan(math.radians(fovy) / 2.0))
+    place = 0.5 + flat * flat.new_tensor([1.0, -1.0])
+    inside = ((place >= 0.0) & (place <= 1.0)).all(1, keepdim=True) & (depth > 0.01)
+    return torch.where(inside, place, torch.nan)
