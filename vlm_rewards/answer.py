@@ -50,23 +50,29 @@ class Answer:
 
         Args:
             values, stamps: (B,).
-            confidence: (B,), 1 where not given.
+            confidence: (B,), 1 where not given; a row whose confidence is not finite is invalid, too.
             reasons: (B,) why a row is invalid, empty where it is valid.
+
+        Raises:
+            CriticError: these do not all have B rows.
         """
         values = values.detach().float()
-        given = list(reasons) if reasons is not None else [""] * len(values)
-        finite = torch.isfinite(values)
-        if not bool(finite.all()):
-            bad = torch.nonzero(~finite).flatten().tolist()
-            for i in bad:
-                given[i] = given[i] or "the critic's answer is not a finite number"
+        trust = torch.ones_like(values) if confidence is None else confidence.detach().to(values)
+        given = list(reasons) if reasons is not None else [""] * values.shape[0]
+        if not (values.shape == trust.shape == stamps.shape == (len(given),)):
+            raise CriticError(
+                f"an answer needs as many values, confidences, stamps and reasons, "
+                f"got {tuple(values.shape)}, {tuple(trust.shape)}, {tuple(stamps.shape)} and {len(given)}"
+            )
+        for numbers, which in ((values, "answer"), (trust, "confidence")):
+            for i in torch.nonzero(~torch.isfinite(numbers)).flatten().tolist():
+                given[i] = given[i] or f"the critic's {which} is not a finite number"
         valid = torch.tensor([not reason for reason in given], dtype=torch.bool, device=values.device)
-        trust = torch.ones_like(values) if confidence is None else confidence.detach().float().clamp(0.0, 1.0)
         return cls(
             values.masked_fill(~valid, torch.nan),
             valid,
-            trust.masked_fill(~valid, 0.0),
-            stamps,
+            trust.clamp(0.0, 1.0).masked_fill(~valid, 0.0),
+            stamps.to(values.device, torch.float64),
             latency_s,
             revision,
             tuple(given),
@@ -75,6 +81,19 @@ class Answer:
     def __len__(self) -> int:
         """B."""
         return len(self.values)
+
+    def rows(self, index: torch.Tensor) -> Answer:
+        """The answers about the moments ``index`` (K,) int64."""
+        kept = tuple(self.reasons[i] for i in index.tolist())
+        index = index.to(self.values.device)
+        return replace(
+            self,
+            values=self.values[index],
+            valid=self.valid[index],
+            confidence=self.confidence[index],
+            stamps=self.stamps[index],
+            reasons=kept,
+        )
 
     def invalid(self, where: torch.Tensor, reason: str) -> Answer:
         """The same, with the rows ``where`` (B,) bool made invalid for a reason."""
@@ -91,13 +110,18 @@ class Answer:
         )
 
     def fresh(self, now: torch.Tensor | float, max_age_s: float) -> Answer:
-        """The same, with rows invalid whose pictures are older than ``max_age_s`` at the time ``now``, s."""
+        """The same, with rows invalid whose pictures are older than ``max_age_s`` at the time ``now``, s.
+
+        A picture that is younger than now by as much, or whose time is not known, comes of clocks that do not agree:
+        its age says nothing, and the row is invalid, too.
+        """
         age = now - self.stamps
-        return self.invalid(age > max_age_s, f"stale: what it saw is more than {max_age_s:g} s old")
+        stale = self.invalid(age > max_age_s, f"stale: what it saw is more than {max_age_s:g} s old")
+        return stale.invalid(~(age >= -max_age_s), "stale: the clock of what it saw is not this clock")
 
     def sure(self, least: float) -> Answer:
         """The same, with rows invalid whose confidence is below ``least``: the critic abstains there."""
-        return self.invalid(self.confidence < least, f"abstained: confidence below {least:g}")
+        return self.invalid(~(self.confidence >= least), f"abstained: confidence below {least:g}")
 
     def resolve(
         self, fallback: str, held: torch.Tensor | None = None, distilled: torch.Tensor | None = None
@@ -110,7 +134,7 @@ class Answer:
             held, distilled: (B,).
 
         Raises:
-            CriticError: an unknown fallback, or one whose values were not given.
+            CriticError: an unknown fallback, or one whose values were not given, or are not (B,).
         """
         if fallback not in FALLBACKS:
             raise CriticError(unknown("fallback", fallback, FALLBACKS))
@@ -119,5 +143,7 @@ class Answer:
         other = held if fallback == "hold" else distilled
         if other is None:
             raise CriticError(f"fallback {fallback!r} needs the values to fall back on")
+        if other.shape != self.values.shape:
+            raise CriticError(f"fallback {fallback!r} needs {len(self)} values, got shape {tuple(other.shape)}")
         values = torch.where(self.valid, self.values, other.to(self.values))
         return values, torch.isfinite(values)

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from robolearn.files import write_atomic
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
 
+_DESCRIPTION = "clips.json"
 _ARRAYS = ("rgb", "times", "progress", "done", "starts")
 _FORMAT = 1
 
@@ -70,7 +72,7 @@ class ClipSet:
         facts: name → (F, d) float32.
 
     Raises:
-        CriticError: clips of other cameras or sizes than the first, or none.
+        CriticError: no clips, one of other cameras or size than the first, or one whose parts do not fit together.
     """
 
     def __init__(self, clips: Sequence[Clip]) -> None:
@@ -78,6 +80,7 @@ class ClipSet:
             raise CriticError("a set of clips needs at least one")
         first = clips[0]
         for clip in clips:
+            _require_whole(clip)
             if clip.cameras != first.cameras or clip.rgb.shape[1:] != first.rgb.shape[1:]:
                 raise CriticError(
                     f"clips of cameras {clip.cameras} and size {tuple(clip.rgb.shape[2:4])} do not go with those of "
@@ -105,6 +108,7 @@ class ClipSet:
         return int(self.rgb.shape[0])
 
     def __getitem__(self, e: int) -> Clip:
+        e = range(len(self))[e]
         rows = slice(int(self.starts[e]), int(self.starts[e + 1]))
         facts = {name: value[rows] for name, value in self.facts.items()}
         return Clip(
@@ -132,8 +136,9 @@ class ClipSet:
         return [e for e, mode in enumerate(self.modes) if mode in modes]
 
     def save(self, folder: Path) -> None:
-        """Write plain NumPy arrays and one JSON file."""
+        """Write plain NumPy arrays and one JSON file; that comes last, so that a folder which has it is whole."""
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / _DESCRIPTION).unlink(missing_ok=True)
         for name in _ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name).numpy())
         for name, value in self.facts.items():
@@ -147,7 +152,7 @@ class ClipSet:
                 for i, m, o in zip(self.instructions, self.modes, self.others, strict=True)
             ],
         }
-        (folder / "clips.json").write_text(json.dumps(described, indent=1))
+        write_atomic(folder / _DESCRIPTION, json.dumps(described, indent=1).encode())
 
     @classmethod
     def load(cls, folder: Path) -> ClipSet:
@@ -157,7 +162,9 @@ class ClipSet:
             CriticError: there is no set of clips, or it is damaged.
         """
         try:
-            described = json.loads((folder / "clips.json").read_text())
+            described = json.loads((folder / _DESCRIPTION).read_text())
+            if described["format"] != _FORMAT:
+                raise CriticError(f"{folder} holds clips of format {described['format']}, this version reads {_FORMAT}")
             made = cls.__new__(cls)
             for name in _ARRAYS:
                 array = np.load(folder / f"{name}.npy", mmap_mode="c" if name == "rgb" else None, allow_pickle=False)
@@ -170,6 +177,35 @@ class ClipSet:
                 name: torch.from_numpy(np.load(folder / f"fact_{name}.npy", allow_pickle=False))
                 for name in described["facts"]
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CriticError(f"{folder} holds no set of clips that can be read: {error}") from error
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+            raise CriticError(f"{folder} holds no set of clips that can be read: {reason}") from error
+        made._require_whole(folder)
         return made
+
+    def _require_whole(self, folder: Path) -> None:
+        """Raise unless the arrays read from ``folder`` fit together."""
+        count = self.num_frames
+        lengths = {name: len(getattr(self, name)) for name in ("times", "progress", "done")}
+        lengths |= {name: len(value) for name, value in self.facts.items()}
+        wrong = [f"{name} has {length} rows for {count} frames" for name, length in lengths.items() if length != count]
+        if self.rgb.ndim != 5 or self.rgb.dtype != torch.uint8 or self.rgb.shape[1] != len(self.cameras):
+            wrong.append(f"rgb is {tuple(self.rgb.shape)} {self.rgb.dtype} for cameras {', '.join(self.cameras)}")
+        starts = self.starts.tolist()
+        if len(starts) != len(self) + 1 or starts != sorted(set(starts)) or (starts[0], starts[-1]) != (0, count):
+            wrong.append(f"starts do not cut {count} frames into {len(self)} episodes")
+        if wrong:
+            raise CriticError(f"{folder} holds a damaged set of clips: {'; '.join(wrong)}")
+
+
+def _require_whole(clip: Clip) -> None:
+    """Raise unless what a clip says of each frame is there for each frame."""
+    if clip.rgb.ndim != 5 or clip.rgb.dtype != torch.uint8 or clip.rgb.shape[1] != len(clip.cameras) or not len(clip):
+        raise CriticError(
+            f"a clip is (frames, cameras, height, width, 3) uint8 of at least one frame, "
+            f"got {tuple(clip.rgb.shape)} {clip.rgb.dtype} of cameras {', '.join(clip.cameras)}"
+        )
+    parts = {"times": clip.times, "progress": clip.progress, "done": clip.done, **clip.facts}
+    for name, value in parts.items():
+        if len(value) != len(clip):
+            raise CriticError(f"a clip of {len(clip)} frames came with {len(value)} rows of {name}")

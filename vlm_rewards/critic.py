@@ -10,10 +10,11 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from robolearn.errors import unknown
 from vlm_rewards.answer import Answer
 from vlm_rewards.errors import CriticError, MissingCapability
 from vlm_rewards.frames import Frames
@@ -37,6 +38,28 @@ class Capability(enum.Enum):
     DONE = "done"
     VALUE = "value"
     PLAN = "plan"
+
+    @classmethod
+    def named(cls, name: str) -> Capability:
+        """The capability called ``name``.
+
+        Raises:
+            CriticError: there is none.
+        """
+        try:
+            return cls(name)
+        except ValueError:
+            raise CriticError(unknown("judgement", name, [c.value for c in cls])) from None
+
+
+RANGES = {
+    Capability.DELTA: (-1.0, 1.0),
+    Capability.PREFER: (0.0, 1.0),
+    Capability.DONE: (0.0, 1.0),
+    Capability.VALUE: (0.0, 1.0),
+}
+"""Bounds of the answers; one that lies outside by more than rounding is invalid."""
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -96,7 +119,8 @@ class Critic:
         capabilities: what it can be asked.
         cameras: the views it needs, in its order; empty: it takes whatever views come.
         picture: height and width that it was made for, pixels; None: any.
-        window: what its judgements depend on.
+        window: what its judgements depend on; longer windows are cut to the newest pictures.
+        timed: its answers depend on the stamps, too, not on pictures and instruction alone.
     """
 
     name: str = "critic"
@@ -105,6 +129,7 @@ class Critic:
     cameras: tuple[str, ...] = ()
     picture: tuple[int, int] | None = None
     window: Window = Window()
+    timed: bool = False
 
     def score(self, now: Frames, instructions: Sequence[str]) -> Answer:
         """How well each moment fits its instruction, (B,), on the critic's own scale."""
@@ -177,17 +202,24 @@ class Critic:
         raise NotImplementedError
 
     def _ask(self, capability: Capability, instructions: Sequence[str], *seen: Frames) -> Answer:
-        """Check the question, put it, and make an answer of what comes back."""
+        """Check the question, put it, and make an answer of what comes back, on the device of the pictures."""
         seen = self._checked(capability, instructions, *seen)
+        stamps = torch.stack([frames.stamps for frames in seen]).amax(0)
+        if not len(stamps):
+            return Answer.of(stamps, stamps, self.revision)
         started = time.perf_counter()
         judged: Judged = getattr(self, f"_{capability.value}")(*seen, list(instructions))
-        stamps = torch.stack([frames.stamps for frames in seen]).amax(0)
         if tuple(judged.values.shape) != (len(stamps),):
             raise CriticError(
                 f"critic {self.name!r} gave {tuple(judged.values.shape)} values for {len(stamps)} moments"
             )
-        took = time.perf_counter() - started
-        return Answer.of(judged.values, stamps, self.revision, took, judged.confidence, judged.reasons)
+        values, outside = _within(judged.values.detach().to(stamps.device, torch.float32), capability)
+        answer = Answer.of(values, stamps, self.revision, 0.0, judged.confidence, judged.reasons)
+        if capability in RANGES:
+            low, high = RANGES[capability]
+            answer = answer.invalid(outside, f"the critic's {capability.value} is outside {low:g} to {high:g}")
+        # Taken last: a GPU has answered only when the host has looked at the values.
+        return replace(answer, latency_s=time.perf_counter() - started)
 
     def _checked(self, capability: Capability, instructions: Sequence[str], *seen: Frames) -> tuple[Frames, ...]:
         """The frames in the critic's own order of cameras.
@@ -196,6 +228,8 @@ class Critic:
             CriticError: what was given does not fit together, or the critic.
         """
         self.require(capability)
+        if isinstance(instructions, str):
+            raise CriticError(f"instructions are one text for each moment, got the single text {instructions!r}")
         for frames in seen:
             if len(frames) != len(instructions):
                 raise CriticError(f"{len(frames)} moments came with {len(instructions)} instructions")
@@ -206,10 +240,23 @@ class Critic:
                 )
         if any(not instruction.strip() for instruction in instructions):
             raise CriticError("an instruction is empty; a critic needs to know what the robot was asked to do")
-        missing = [name for name in self.cameras if any(name not in frames.cameras for frames in seen)]
-        if missing:
-            raise CriticError(
-                f"critic {self.name!r} was made for cameras {', '.join(self.cameras)}; "
-                f"these frames come from {', '.join(seen[0].cameras)}"
-            )
-        return tuple(frames.of(self.cameras) if self.cameras else frames for frames in seen)
+        for frames in seen:
+            if any(name not in frames.cameras for name in self.cameras):
+                raise CriticError(
+                    f"critic {self.name!r} was made for cameras {', '.join(self.cameras)}; "
+                    f"these frames come from {', '.join(frames.cameras)}"
+                )
+            if not self.cameras and set(frames.cameras) != set(seen[0].cameras):
+                raise CriticError(
+                    f"critic {self.name!r} cannot compare frames of cameras {', '.join(seen[0].cameras)} "
+                    f"with frames of {', '.join(frames.cameras)}"
+                )
+        views = self.cameras or seen[0].cameras
+        return tuple(frames.of(views).latest(self.window.frames) for frames in seen)
+
+
+def _within(values: torch.Tensor, capability: Capability) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values (B,) with rounding errors cut off, and which of them are outside (B,) bool."""
+    low, high = RANGES.get(capability, (-torch.inf, torch.inf))
+    outside = (values < low - _ROUNDING) | (values > high + _ROUNDING)
+    return values.clamp(low, high), outside

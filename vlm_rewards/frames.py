@@ -16,8 +16,8 @@ class Frames:
 
     Attributes:
         rgb: (B, W, V, H, W', 3) uint8: for each moment a window of W times, oldest first, seen by V cameras.
-        cameras: names of the V cameras.
-        stamps: (B,) float64, s: when the newest picture of each window was taken.
+        cameras: names of the V cameras, each once.
+        stamps: (B,) float64, s: when the newest picture of each window was taken; kept on the pictures' device.
 
     Raises:
         CriticError: another shape or type, or cameras and stamps that do not fit it.
@@ -36,14 +36,34 @@ class Frames:
             raise CriticError(f"frames must not be empty, got shape {shape}")
         if shape[2] != len(self.cameras):
             raise CriticError(f"frames of {shape[2]} cameras came with {len(self.cameras)} names: {self.cameras}")
+        if len(set(self.cameras)) != len(self.cameras):
+            raise CriticError(f"frames name a camera twice: {', '.join(self.cameras)}")
         if tuple(self.stamps.shape) != (shape[0],):
             raise CriticError(f"{shape[0]} moments need as many stamps, got shape {tuple(self.stamps.shape)}")
+        object.__setattr__(self, "stamps", self.stamps.to(self.rgb.device, torch.float64))
 
     @classmethod
     def now(cls, rgb: torch.Tensor, cameras: Sequence[str], stamps: torch.Tensor | None = None) -> Frames:
         """Single pictures (B, V, H, W, 3) uint8 of B moments; stamps (B,) s, 0 where not given."""
-        stamps = torch.zeros(rgb.shape[0], dtype=torch.float64) if stamps is None else stamps.double()
+        stamps = torch.zeros(rgb.shape[0], dtype=torch.float64) if stamps is None else stamps
         return cls(rgb.unsqueeze(1), tuple(cameras), stamps)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Frames]) -> Frames:
+        """The moments of all ``parts``, one after another, seen by the first part's cameras in its order.
+
+        Raises:
+            CriticError: none, parts of other sizes or windows, or one that lacks a camera.
+        """
+        if not parts:
+            raise CriticError("there are no frames to put together")
+        shape = parts[0].rgb.shape[1:]
+        parts = [part.of(parts[0].cameras) for part in parts]
+        for part in parts:
+            if part.rgb.shape[1:] != shape:
+                raise CriticError(f"frames of {tuple(part.rgb.shape[1:])} do not go with those of {tuple(shape)}")
+        rgb = torch.cat([part.rgb for part in parts])
+        return cls(rgb, parts[0].cameras, torch.cat([part.stamps for part in parts]))
 
     def __len__(self) -> int:
         """B."""
@@ -62,6 +82,10 @@ class Frames:
     def rows(self, index: torch.Tensor) -> Frames:
         """The moments ``index`` (K,) int64, or (B,) bool."""
         return Frames(self.rgb[index], self.cameras, self.stamps[index])
+
+    def latest(self, frames: int) -> Frames:
+        """The same moments with the newest ``frames`` pictures of each window, or all where there are fewer."""
+        return self if self.rgb.shape[1] <= frames else Frames(self.rgb[:, -frames:], self.cameras, self.stamps)
 
     def of(self, cameras: Sequence[str]) -> Frames:
         """The same moments seen by ``cameras`` alone, in that order.

@@ -9,7 +9,7 @@ from vlm_rewards.frames import Frames
 
 
 def resized(frames: Frames, height: int, width: int) -> Frames:
-    """The same frames at another size, by area averaging (anti-aliased); equal sizes are passed through."""
+    """The same frames at another size, by bilinear interpolation (anti-aliased); equal sizes are passed through."""
     if frames.size == (height, width):
         return frames
     lead = frames.rgb.shape[:3]

@@ -72,7 +72,7 @@ class ProcessCritic(Critic):
         batch: moments that are judged at once.
 
     Attributes:
-        point: threshold and debounce of "done", chosen on validation.
+        operating_point: threshold and debounce of "done", chosen on validation.
     """
 
     name = KIND
@@ -84,7 +84,7 @@ class ProcessCritic(Critic):
             raise CriticError(f"batch must be at least 1 moment, got {batch}")
         self.network, self.knowledge, self.batch = network.eval().requires_grad_(False), knowledge, batch
         self.cameras, self.picture = knowledge.cameras, (network.shape.height, network.shape.width)
-        self.point = knowledge.point
+        self.operating_point = knowledge.point
         self.revision = _revision(network, knowledge)
         self._encoder: SentenceEncoder = sentence_encoder(knowledge.text)
         self._sentences: OrderedDict[str, tuple[torch.Tensor, float]] = OrderedDict()
