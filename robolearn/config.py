@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any
 
+from robolearn.critic_settings import RewardSettings
 from robolearn.devices import check_name
 from robolearn.errors import RobolearnError, unknown
 from robolearn.settings import SettingError, apply, explain, flatten, open_names, refuse_unknown
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from sim.engines import Engine
 
-GROUPS = ("task", "algo", "world", "experiment")
+GROUPS = ("task", "algo", "reward", "world", "experiment")
 """Groups of named choices; each name is a file in ``robolearn/conf/<group>/``."""
 
 RESUMABLE = ("budget.", "checkpoint.", "curves", "evaluate", "video")
@@ -87,6 +88,8 @@ class TrainConfig:
     """The task and its settings."""
     algo: Any = field(default_factory=dict)
     """The learner and its settings."""
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    """Where the reward comes from."""
     world: WorldConfig = field(default_factory=WorldConfig)
     """Where the physics runs."""
     seed: int = 0
@@ -178,7 +181,8 @@ def resumed(stored: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    names = {group: (stored.get(group) or {}).get("name", "") for group in ("task", "algo")}
+    named = {group: (stored.get(group) or {}).get("name") for group in ("task", "algo", "reward")}
+    names = {group: name for group, name in named.items() if name is not None or group != "reward"}
     base = compose([f"{group}={name}" for group, name in names.items()])
     _empty_dictionaries(base, stored)
     try:
@@ -220,7 +224,7 @@ def to_train_config(config: DictConfig) -> TrainConfig:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    nested = {"world": WorldConfig, "budget": BudgetConfig, "checkpoint": CheckpointConfig}
+    nested = {"reward": RewardSettings, "world": WorldConfig, "budget": BudgetConfig, "checkpoint": CheckpointConfig}
     made = TrainConfig(**{key: nested[key](**value) if key in nested else value for key, value in plain.items()})
     _check(made)
     return made
@@ -354,6 +358,7 @@ def _register_schemas() -> None:
 
     store = ConfigStore.instance()
     store.store(group="schema", name="train", node=TrainConfig, package="_global_")
+    store.store(group="schema/reward", name="reward", node=RewardSettings)
     for name in list_tasks():
         store.store(group="schema/task", name=name, node=_named(config_class(name), name))
     for name in _ALGORITHMS:

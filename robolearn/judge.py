@@ -17,7 +17,7 @@ from sim.env import Env
 Controller = Callable[[Env, Mapping[str, torch.Tensor]], torch.Tensor]
 """``controller(env, obs) -> actions (N, A)``."""
 
-RATES = ("tight", "turned", "strict", "loose", "completed", "diverged", "success", "fell")
+RATES = ("tight", "turned", "strict", "loose", "completed", "diverged", "success", "ever_done", "fell")
 _RESAMPLES = 2000
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from robolearn.training import Environment, Learner, Outcome, Training
+    from vlm_rewards.critic import Critic
 
 SUMMARY = "train a policy; resume=<run> continues a run, -m sweeps over comma lists"
 
@@ -114,9 +115,10 @@ def train(config: TrainConfig, make_env: MakeEnv | None = None) -> Result | None
     """
     started = _started()
     with processes() as rank, enough_memory(config):
+        critic = open_reward(config)
         env, learner = make_environment_and_learner(config, make_env)
         with _new_run(config) if rank == 0 else nullcontext() as run:
-            return _carry_out(_training(config, env, learner, run), started)
+            return _carry_out(_training(config, env, learner, critic, run), started)
 
 
 def _started() -> float:
@@ -143,7 +145,8 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
         processes() as rank,
         Run.open(path, write=True) if rank == 0 else nullcontext() as run,
     ):
-        training = _training(config, *make_environment_and_learner(config, make_env), run)
+        critic = open_reward(config)
+        training = _training(config, *make_environment_and_learner(config, make_env), critic, run)
         if checkpoint is not None:
             training.restore(checkpoint.state)
         if run is not None:
@@ -191,7 +194,27 @@ def make_environment(config: TrainConfig, seed: int) -> Environment:
     from sim.tasks import make_env
 
     task = {key: value for key, value in config.task.items() if key != "name"}
+    if config.reward.judges and config.reward.stage.success == "critic":
+        if "ends" not in task:
+            raise ConfigError(f"task {config.task['name']!r} cannot leave it to a critic to say what success is")
+        task["ends"] = "never"  # the critic says when it is done
     return make_env(config.task["name"], config.num_envs, seed=seed, engine=config.world.engine(), **task)
+
+
+def open_reward(config: TrainConfig) -> Critic | None:
+    """The critic that is to reward the training, if any; ``config.reward`` is completed.
+
+    Raises:
+        CriticError: there is none of that name, or it may not be used.
+    """
+    if not config.reward.judges:
+        return None
+    from robolearn.critic_reward import open_critic
+
+    critic, config.reward = open_critic(config.reward, str(config.task["name"]))
+    for mark in config.reward.marks:
+        print(f"the critic is forced, and the run is marked: {mark}", file=sys.stderr)
+    return critic
 
 
 def make_learner(config: TrainConfig, env: Any) -> Learner:
@@ -241,12 +264,19 @@ def make_environment_and_learner(config: TrainConfig, make_env: MakeEnv | None =
     return env, make_learner(config, env)
 
 
-def _training(config: TrainConfig, env: Any, learner: Learner, run: Run | None) -> Training:
+def _training(config: TrainConfig, env: Any, learner: Learner, critic: Critic | None, run: Run | None) -> Training:
     from robolearn.training import Training
 
     display = make_display(f"{config.task.get('name', '')} {run.path if run else ''}", silent=run is None)
     config.checkpoint.best = config.checkpoint.best or f"episode/{env.task.success}"
-    return Training(config, env, learner, run, display)
+    reward = None
+    if config.reward.judges:
+        from robolearn.critic_reward import CriticReward
+
+        reward = CriticReward(env, critic, config.reward, learner.config.gamma, config.seed)
+        reward.watch()
+        learner.reward_stage = reward
+    return Training(config, env, learner, run, display, reward)
 
 
 def _carry_out(training: Training, started: float) -> Result | None:

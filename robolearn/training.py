@@ -40,9 +40,21 @@ class Environment(Protocol):
         """Restore what `state_dict` returned."""
 
 
+class Stateful(Protocol):
+    """What has to be stored with a run, such as a reward that remembers."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-exact continuation needs."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
 class Learner(Protocol):
     """What the loop needs of a learner; `policies.ppo.PPO` is one."""
 
+    config: Any
+    reward_stage: Any
     iteration: int
     env_steps: int
 
@@ -86,12 +98,20 @@ class Training:
         env, learner: of this process.
         run: open for writing; None in every process but the first.
         display: shows progress.
+        reward: what rewards the learner, where that is not the environment alone.
     """
 
     def __init__(
-        self, config: TrainConfig, env: Environment, learner: Learner, run: Run | None, display: Silent
+        self,
+        config: TrainConfig,
+        env: Environment,
+        learner: Learner,
+        run: Run | None,
+        display: Silent,
+        reward: Stateful | None = None,
     ) -> None:
         self.config, self.env, self.learner, self.run, self.display = config, env, learner, run, display
+        self.reward = reward
         self.elapsed_s = 0.0
         self.first_step_at: float | None = None
         self._saved_at = (0, 0.0)
@@ -112,6 +132,8 @@ class Training:
         mine = ranks[_rank()]
         self.learner.load_state_dict(mine["learner"])
         self.env.load_state_dict(mine["env"])
+        if self.reward is not None:
+            self.reward.load_state_dict(mine["reward"])
         self.elapsed_s = float(state["elapsed_s"])
         self._saved_at = (self.learner.iteration, self.elapsed_s)
 
@@ -193,6 +215,8 @@ class Training:
     def _save(self) -> None:
         """Write a checkpoint of all processes."""
         mine = {"learner": self.learner.state_dict(), "env": self.env.state_dict()}
+        if self.reward is not None:
+            mine["reward"] = self.reward.state_dict()
         ranks: list[Any] | None = [mine]
         if _world_size() > 1:
             ranks = [None] * _world_size() if _rank() == 0 else None

@@ -13,6 +13,8 @@ DAMPING = 0.005
 """Damping λ of the least squares, in the unit of the Jacobian's singular values."""
 ARM_LENGTH = 0.4
 """m: a rotation of 1 rad counts as much as this distance."""
+LONGEST = 0.2
+"""m, and with `ARM_LENGTH` rad: errors are taken in pieces no longer than this, where the slope still tells the way."""
 REST_GAIN = 0.5
 """Share of the way to the rest pose that one iteration goes where the tool's pose leaves freedom."""
 
@@ -104,6 +106,7 @@ class ArmKinematics:
         # Half the sum of crossed axes is the rotation still to make, to first order.
         twist = 0.5 * torch.linalg.cross(turned, rotation.expand_as(turned), dim=1).sum(dim=2)
         error = torch.cat([position - at, ARM_LENGTH * twist], dim=1)
+        error = error * torch.clamp(LONGEST / (error.norm(dim=1, keepdim=True) + 1e-9), max=1.0)
         jacobian = torch.cat([jacobian[:, :3], ARM_LENGTH * jacobian[:, 3:]], dim=1)
         rest = REST_GAIN * (self.rest - joint_pos)
         wanted = error[:, :, None] - jacobian @ rest[:, :, None]

@@ -77,7 +77,7 @@ def starc(
         features: (F, D) of every state, for the value baseline (see `value_baseline`); potentials in their span are
             taken out exactly.
         gamma: discount factor.
-        rows, rows_of_second: which of the K transitions each baseline is fitted to; all where None.
+        rows, rows_of_second: the transitions, by index or mask, that each baseline is fitted to; all where None.
     """
     return _apart(
         _scaled(starc_canonical(first, before, after, features, gamma, rows), first(before, after)),
@@ -112,7 +112,7 @@ def value_baseline(
     return features @ weights[0]
 
 
-def state_features(states: np.ndarray, count: int = 64, seed: int = 0) -> np.ndarray:
+def state_features(states: np.ndarray, count: int = 16, seed: int = 0) -> np.ndarray:
     """A constant, the standardised coordinates, and random Fourier features of states (F, k) → (F, 1 + k + count).
 
     The Fourier features are those of a Gaussian kernel as wide as the data (Rahimi & Recht 2007).
@@ -120,7 +120,7 @@ def state_features(states: np.ndarray, count: int = 64, seed: int = 0) -> np.nda
     z = (states - states.mean(0)) / np.maximum(states.std(0), 1e-8)
     draw = np.random.default_rng(seed)
     directions = draw.normal(0.0, 1.0 / np.sqrt(max(1, z.shape[1])), (z.shape[1], count))
-    waves = np.cos(z @ directions + draw.uniform(0.0, 2.0 * np.pi, count)) * np.sqrt(2.0 / count)
+    waves = np.cos(z @ directions + draw.uniform(0.0, 2.0 * np.pi, count)) * np.sqrt(2.0 / max(1, count))
     return np.concatenate([np.ones((len(z), 1)), z, waves], axis=1)
 
 

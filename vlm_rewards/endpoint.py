@@ -17,7 +17,7 @@ from vlm_rewards.critic import Capability, Critic, Judged, Window
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
 from vlm_rewards.limits import Limits, RequestFailed
-from vlm_rewards.prompted import settings_of
+from vlm_rewards.settings import settings_of
 from vlm_rewards.wire import ENCODINGS, PROTOCOL, ROLES, UNFIT, VALUE_AND_DONE, frames_to_json, judged_from_json
 
 PROTOCOLS = ("auto", "robolearn", "openai")

@@ -11,10 +11,9 @@ import torch
 
 from vlm_rewards.errors import CriticError
 
-SAME_COLOUR = "wrong_object_same_colour"
-"""The hardest failure, which is reported apart: the object differs from the named one by its shape alone."""
-EXEMPT = ("expert", SAME_COLOUR)
-"""Modes whose share of false "done" binds nothing: in ``expert`` it is the early "done" that precision counts."""
+EXEMPT = ("expert", "wrong_object_same_colour")
+"""Modes whose share of false "done" is reported apart and binds nothing: in ``expert`` it is a "done" that comes early,
+which precision counts; the wrong object of the right colour, told by its shape alone, is the hardest failure."""
 _THRESHOLDS = tuple(np.round(np.arange(0.5, 0.995, 0.01), 2).tolist())
 
 
@@ -110,8 +109,9 @@ def choose_operating_point(
     """The point that finds most successes while every mode's share of false "done" stays under a limit.
 
     Use validation episodes: a point chosen on the test set judges itself. Of points that find equally many, the one
-    with the fewest false episodes in its worst mode, then the most precise. Where no point keeps the limits, the one
-    that misses them least, which says ``met=False``.
+    with the fewest false episodes in its worst mode, then the most precise, then the quickest; of thresholds that do
+    equally well, the middle one. Where no point keeps the limits, the one that misses them least, which says
+    ``met=False``.
 
     Args:
         probabilities, truths: (F,).
@@ -133,7 +133,7 @@ def choose_operating_point(
     if not won.any() or not bound:
         lacks = "successful episodes" if not won.any() else "failures"
         raise CriticError(f"an operating point cannot be chosen: the validation set has no {lacks}")
-    best: tuple[tuple[float, ...], OperatingPoint] | None = None
+    found: list[tuple[tuple[float, ...], OperatingPoint]] = []
     for debounce in debounces:
         for threshold in thresholds:
             fired = firing(probabilities, threshold, debounce, index)
@@ -145,12 +145,12 @@ def choose_operating_point(
             precise = 0.0 if math.isnan(precision) else precision
             short = max(0.0, worst - (max_false - margin)) + max(0.0, min_precision - precise)
             point = OperatingPoint(float(threshold), int(debounce), short == 0.0, recall, precision, false_done)
-            key = (-short, recall, -worst, precise, threshold)
-            if best is None or key > best[0]:
-                best = (key, point)
-    if best is None:
+            found.append(((-short, recall, -worst, precise, -float(debounce)), point))
+    if not found:
         raise CriticError("an operating point needs at least one threshold and one debounce to choose from")
-    return best[1]
+    best = max(key for key, _ in found)
+    equal = [point for key, point in found if key == best]
+    return equal[len(equal) // 2]
 
 
 def _array(values: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -38,8 +38,8 @@ MODES = {
 }
 """Task → its modes."""
 
-_STALL = (2.0, 26.0)
-"""Control steps after which a stalling arm stops."""
+_STALL = {"arm_reach": (1.0, 3.0), "arm_push": (2.0, 14.0), "arm_pick_place": (2.0, 26.0)}
+"""Control steps, from and to, after which a stalling arm stops."""
 _INERTIA = 0.7
 """Share of a random motion that is kept from step to step."""
 
@@ -90,7 +90,8 @@ class ScriptedArm:
         self._marked |= scene.marked
         action = self._towards(target, grip)
         action = torch.where(self._is["random"].unsqueeze(1), self._wander(), action)
-        stalled = self._is["stall"] & (self._env.episode_steps >= _STALL[0] + (_STALL[1] - _STALL[0]) * self._luck[:, 0])
+        first, last = _STALL[self._env.task.name]
+        stalled = self._is["stall"] & (self._env.episode_steps >= first + (last - first) * self._luck[:, 0])
         hold = self._last.clone()
         hold[:, : len(self._axes())] = 0.0  # the gripper stays as it was told
         action = torch.where(stalled.unsqueeze(1), hold, action)

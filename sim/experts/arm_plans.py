@@ -58,33 +58,26 @@ def push(s: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
     ``miss``: the same beside it. ``hover``: stays behind it. ``run_on``: pushes on, beyond the goal.
     """
-    goal = s.goal
-    away = s.thing[:, :2] - goal
+    away = s.thing[:, :2] - s.goal
     distance = vector_norm(away, dim=1, keepdim=True)
-    direction = away / distance.clamp_min(1e-6)
-    beyond = s.mode["run_on"] & (s.marked | (distance.squeeze(1) < 0.02))
-    s.marked |= beyond
-    on = _direction(s.luck[:, 2])
-    direction = torch.where(beyond.unsqueeze(1), on, direction)  # from where the pad is left again
+    s.marked |= s.mode["run_on"] & (distance.squeeze(1) < 0.02)
+    # on from the goal, as if it were further along
+    direction = torch.where(s.marked.unsqueeze(1), _direction(s.luck[:, 2]), away / distance.clamp_min(1e-6))
+    distance = torch.where(s.marked.unsqueeze(1), torch.full_like(distance, 0.1), distance)
     side = torch.stack([-direction[:, 1], direction[:, 0]], dim=1)
-    sign = torch.where(s.luck[:, 1:2] < 0.5, -1.0, 1.0)
-    offset = torch.where(s.mode["miss"].unsqueeze(1), 0.075 * sign * side, torch.zeros_like(side))
-    tool, thing = s.tool[:, :2], s.thing[:, :2] + offset
-    behind = thing + direction * (0.065 + 0.02 * s.luck[:, 3:4] * s.mode["hover"].unsqueeze(1))
-    rel = tool - thing
-    lateral = (rel * side).sum(1, keepdim=True)
-    ahead = (rel * direction).sum(1, keepdim=True)
-    aligned = (lateral.abs() < 0.012) & (ahead > 0.02)
-    left = torch.where(beyond.unsqueeze(1), torch.full_like(distance, 0.1), (distance - 0.008).clamp_min(0.0))
-    pushing = thing + direction * 0.03 - direction * left.clamp_max(0.045) - side * 0.5 * lateral
-    arrived = (distance < 0.015) & ~beyond.unsqueeze(1)
-    pushing = torch.where(arrived, tool, pushing)
-    around = _around(tool, behind, s.thing[:, :2], side, lateral, direction, ahead)
-    around = _avoid(tool, around, s.other[:, :2])
-    go = aligned & ~s.mode["hover"].unsqueeze(1)
-    target = torch.where(go, pushing, around)
-    height = s.tool[:, 2:]
-    return torch.cat([target, height], dim=1), torch.full_like(s.clock, CLOSED), torch.zeros_like(s.marked)
+    aside = 0.075 * torch.where(s.luck[:, 1:2] < 0.5, -1.0, 1.0) * s.mode["miss"].unsqueeze(1)
+    thing = s.thing[:, :2] + aside * side
+    rel = s.tool[:, :2] - thing
+    ahead, lateral = (rel * direction).sum(1, keepdim=True), (rel * side).sum(1, keepdim=True)
+    angle = torch.atan2(lateral, ahead)
+    aligned = (lateral.abs() < 0.02) & (ahead > 0.0) & (ahead < 0.09) & ~s.mode["hover"].unsqueeze(1)
+    reach = 0.03 - (distance - 0.006).clamp(0.0, 0.045)
+    pushing = thing + direction * reach - 0.8 * lateral * side
+    pushing = torch.where(distance < 0.022, s.tool[:, :2], pushing)
+    target = torch.where(aligned, pushing, _orbit(thing, direction, side, angle, s.luck[:, 3:4], s.mode["hover"]))
+    close = aligned | (vector_norm(rel, dim=1, keepdim=True) < 0.11)  # where the object itself is what is in the way
+    target = torch.where(close, target, _avoid(s.tool[:, :2], target, s.other[:, :2]))
+    return torch.cat([target, s.tool[:, 2:]], dim=1), torch.full_like(s.clock, CLOSED), torch.zeros_like(s.marked)
 
 
 def pick_place(s: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -141,9 +134,9 @@ def pick_place(s: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     )[row, s.phase]
     idle = s.mode["hover"] & (s.luck[:, 6] < 0.25) & (s.phase == 0)  # above the object, never down
     over = over & ~idle & ~(s.mode["hover"] & (s.phase == 4))
-    # a drop is late enough to be carried some way, and far enough from the goal
-    dropping = s.mode["drop"] & (s.phase == 4) & (flat > 0.075) & (flat < 0.085 + 0.12 * s.luck[:, 3])
-    s.marked |= dropping
+    s.marked |= s.mode["drop"] & (s.phase == 4) & (flat < 0.12 + 0.1 * s.luck[:, 3])
+    slow = torch.where(s.marked.unsqueeze(1), s.tool + 0.1 * error, target)  # it falls here, not on the pad
+    target = torch.where((s.phase == 4).unsqueeze(1), slow, target)
     grip = torch.where(s.marked, OPEN, closed)
     return target, grip, over
 
@@ -161,20 +154,18 @@ def _direction(luck: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.cos(2 * math.pi * luck), torch.sin(2 * math.pi * luck)], dim=1)
 
 
-def _around(
-    tool: torch.Tensor,
-    behind: torch.Tensor,
+def _orbit(
     thing: torch.Tensor,
-    side: torch.Tensor,
-    lateral: torch.Tensor,
     direction: torch.Tensor,
-    ahead: torch.Tensor,
+    side: torch.Tensor,
+    angle: torch.Tensor,
+    luck: torch.Tensor,
+    hover: torch.Tensor,
 ) -> torch.Tensor:
-    """Straight to ``behind``, or first past the object's side where it stands between, (N, 2)."""
-    sign = torch.where(lateral >= 0, 1.0, -1.0)
-    passing = thing + side * sign * 0.085 + direction * 0.03
-    blocked = (ahead < 0.03) & (lateral.abs() < 0.075)
-    return torch.where(blocked & (ahead > -0.2), torch.where(lateral.abs() < 0.06, thing + side * sign * 0.085 + direction * ahead, passing), behind)
+    """The next point (N, 2) of a way around ``thing`` to the place behind it, which lies in ``direction``."""
+    left = angle - angle.clamp(-0.6, 0.6)
+    radius = 0.065 + 0.03 * (angle.abs() / 0.8).clamp_max(1.0) + 0.025 * luck * hover.unsqueeze(1)
+    return thing + radius * (torch.cos(left) * direction + torch.sin(left) * side)
 
 
 def _avoid(tool: torch.Tensor, target: torch.Tensor, obstacle: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,9 @@ BYTES_PER_WORLD = 20_000
 """A low estimate of what one world takes: its state, channels and observations."""
 
 _TASKS = {
+    "arm_pick_place": ("sim.tasks.arm", "ArmPickPlaceConfig"),
+    "arm_push": ("sim.tasks.arm", "ArmPushConfig"),
+    "arm_reach": ("sim.tasks.arm", "ArmReachConfig"),
     "dex_track": ("sim.tasks.dex_track", "DexTrackConfig"),
     "g1_walk": ("sim.tasks.g1_walk", "G1WalkConfig"),
 }

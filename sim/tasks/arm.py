@@ -20,7 +20,8 @@ from sim.tasks.arm_metrics import ArmMetrics
 from sim.tasks.arm_scene import PADS, TIMESTEP, layout, make_world
 from sim.tasks.arm_things import FIRST, PAIRS, SECOND, SHAPES, Assignment
 from sim.terms import noise, table, tracking
-from sim.terms.cartesian import ToolTargets, arm_landmarks
+from sim.terms.cartesian import ToolTargets
+from sim.terms.landmarks import arm_landmarks
 from sim.world import World
 
 REPORT = ("success", "ever_done", "progress", "best_progress", "seconds", "loitering_s")
@@ -58,6 +59,8 @@ class ArmConfig:
     """Shapes of the objects."""
     same_color: float = 0.3
     """Share of scenes with different shapes in which both objects have the same colour."""
+    distinct: bool = False
+    """Only scenes with two different shapes."""
     pairs: str | None = None
     """Pairs of colour and shape: seen, heldout (of the named object) or any; null: by the split."""
     paraphrase: bool = False
@@ -104,7 +107,7 @@ class ArmPushConfig(ArmConfig):
     """Name of the task."""
     instruction: str = "push the named object to the white pad"
     """The task in words; each world has an instruction of its own, which names an object."""
-    shapes: list[str] = field(default_factory=lambda: ["cube", "can"])
+    shapes: list[str] = field(default_factory=lambda: ["cube", "puck"])
     """Shapes of the objects."""
     axes: list[str] = field(default_factory=lambda: ["x", "y"])
     """Along which the policy moves the tool."""
@@ -112,7 +115,7 @@ class ArmPushConfig(ArmConfig):
     """Whether the policy opens and closes the gripper; else it stays closed."""
     tool_step: float = 0.03
     """One unit of action moves the tool's target by this much."""
-    tool_height: list[float] = field(default_factory=lambda: [0.025, 0.025])
+    tool_height: list[float] = field(default_factory=lambda: [0.03, 0.03])
     """[low, high] of the tool's height at the start."""
 
 
@@ -154,7 +157,7 @@ def make(
     if not robot.tool_site or not robot.gripper_joints:
         raise ArmError(f"robot {config.robot!r} has no gripper on an arm; {config.name} needs one, such as 'panda'")
     count = num_envs or EVALUATION_WORLDS
-    pairs = layout(config.shapes, count)
+    pairs = layout(config.shapes, count, config.distinct)
     silent = evaluation and not config.sensor_noise
     randomizers, sensing = noisy_randomizers(config.randomize, TARGETS, _measured(robot), _noise(), silent)
     world = make_world(robot, pairs, engine, lambda spec: loosen(spec, randomizers))
@@ -203,7 +206,7 @@ def declare(
         action=action,
         goal=goal,
         metrics=ArmMetrics(world.num_worlds, 1.0 / config.rate_hz, world.device),
-        rewards=_rewards(config, world.device),
+        rewards=_rewards(config),
         terminations={},
         noise=_noise() if noisy else {},
         randomizers=randomizers,
@@ -219,6 +222,8 @@ def _check(config: ArmConfig) -> None:
     for name, choices in (("reward", REWARDS), ("ends", ENDS)):
         if getattr(config, name) not in choices:
             raise ArmError(unknown(name, getattr(config, name), choices))
+    if config.distinct and len(set(config.shapes)) < 2:
+        raise ArmError(f"distinct needs two shapes or more, got {', '.join(config.shapes)}")
     if config.pairs is not None and config.pairs not in PAIRS:
         raise ArmError(unknown("pairs", config.pairs, PAIRS))
     if not config.shapes:
@@ -255,9 +260,9 @@ def _area(config: ArmConfig) -> Area:
         **({(FIRST, "tool"): 0.09, (SECOND, "tool"): 0.09} if low else {}),
     }
     return Area(
-        x=(0.33, 0.55),
-        y=(-0.19, 0.19),
-        tool_low=(0.34, -0.17, config.tool_height[0]),
+        x=(0.36, 0.55),
+        y=(-0.18, 0.18),
+        tool_low=(0.36, -0.17, config.tool_height[0]),
         tool_high=(0.54, 0.17, config.tool_height[1]),
         apart=apart,
     )
@@ -269,22 +274,20 @@ def _starts(config: ArmConfig, action: ToolTargets, robot: Robot, device: torch.
     generator = torch.Generator().manual_seed(0)
     low, high = torch.tensor(area.tool_low), torch.tensor(area.tool_high)
     position = (low + (high - low) * torch.rand(2048, 3, generator=generator)).to(device)
-    home = torch.tensor(robot.home, dtype=torch.float32, device=device).expand(len(position), -1)
-    return ToolStarts(position, action.solve(home, position, iterations=40)[:, : len(robot.joint_names) - 1])
+    home = action.arm.rest.expand(len(position), -1)
+    return ToolStarts(position, action.solve(home, position, iterations=20))
 
 
 def _decoder(config: ArmConfig, robot: Robot, device: torch.device) -> ToolTargets:
-    command = Channel(
-        "joint_pos_target",
-        (len(robot.joint_names),),
-        "rad or m",
-        kind="target/joint/position",
-        elements=robot.joint_names,
-        lower=tuple(robot.lower.tolist()),
-        upper=tuple(robot.upper.tolist()),
-    )
     return ToolTargets(
-        robot, command, axes=tuple(config.axes), gripper=config.gripper, scale=config.tool_step, device=device
+        robot,
+        scale=config.tool_step,
+        lower=(0.29, -0.30, 0.015),
+        upper=(0.66, 0.30, 0.30),
+        dt=1.0 / config.rate_hz,
+        axes=config.axes,
+        gripper=config.gripper,
+        device=device,
     )
 
 
@@ -320,9 +323,9 @@ def _critic_terms() -> dict[str, ObservationTerm]:
     }
 
 
-def _rewards(config: ArmConfig, device: torch.device) -> dict[str, RewardTerm]:
+def _rewards(config: ArmConfig) -> dict[str, RewardTerm]:
     if config.reward == "random":
-        return {"random": RewardTerm(tracking.random_reward(device), 1.0)}
+        return {"random": RewardTerm(tracking.scrambled, 1.0)}
     finished = RewardTerm(table.finished, 5.0)
     if config.reward == "sparse":
         return {"finished": finished}

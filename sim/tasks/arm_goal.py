@@ -12,7 +12,7 @@ import torch
 from robolearn.contract import Channel
 from sim.robots import Robot
 from sim.selection import Selection
-from sim.tasks.arm_scene import PADS
+from sim.tasks.arm_scene import FINGERS, PADS
 from sim.tasks.arm_things import FIRST, SECOND, SHAPES, Assignment
 
 NAMED = Channel("named", (2,), "1", kind="command/object/named", elements=(FIRST, SECOND))
@@ -93,7 +93,7 @@ class TableGoal:
         self._nv, self._nu = model.nv, model.nu
         arm = robot.joint_names[:-1]
         self._arm = [int(model.joint(name).qposadr[0]) for name in arm]
-        self._fingers = [int(model.joint(name).qposadr[0]) for name in robot.gripper_joints]
+        self._fingers = [int(model.joint(name).qposadr[0]) for name in FINGERS]
         self._pads = [int(model.joint(f"{pad}_x").qposadr[0]) for pad in PADS]
         self._things = [int(model.joint(body).qposadr[0]) for body in (FIRST, SECOND)]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import mujoco
 import numpy as np
+import torch
 
 from sim.camera import look_at
+from sim.channels import Channels
 from sim.engines import Engine
 from sim.physics import PhysicsError
 from sim.robots import Robot
@@ -18,14 +21,18 @@ from sim.world import Shard, Source, World
 
 TIMESTEP = 1.0 / 200.0
 PADS = ("goal", "decoy")
+FINGERS = ("finger_joint1", "finger_joint2")
+"""The joint that the gripper's motor drives, and the one that follows it."""
+SLIDING = 0.5
+"""Friction of objects on the table, so that they slide when they are pushed and do not tip; the fingertips' wins."""
 PAD_HALF = 0.045
 """m, half the side of a pad."""
 PAD_COLORS = ((0.96, 0.96, 0.96, 1.0), (0.16, 0.16, 0.18, 1.0))
 TABLE = (0.42, 0.38, 0.33, 1.0)
 
-FRONT, FRONT_TARGET, FRONT_FOVY = (1.02, 0.0, 0.56), (0.43, 0.0, 0.03), 40.0
+FRONT, FRONT_TARGET, FRONT_FOVY = (0.98, 0.0, 0.60), (0.455, 0.0, 0.045), 36.0
 """Where the camera ``front`` is and looks, m in the world, and its vertical field of view, degrees."""
-WRIST, WRIST_TARGET, WRIST_FOVY = (0.09, 0.0, -0.10), (0.0, 0.0, 0.02), 70.0
+WRIST, WRIST_TARGET, WRIST_FOVY = (0.105, 0.0, -0.075), (0.045, 0.0, 0.04), 75.0
 """Likewise for ``wrist``, in the frame of the robot's tool (z ahead)."""
 
 
@@ -44,8 +51,9 @@ def scene_spec(robot: Robot, shapes: tuple[str, str]) -> mujoco.MjSpec:
         _add_pad(spec, name, color)
     for body, shape in zip((FIRST, SECOND), shapes, strict=True):
         thing = SHAPES[shape].add_to(spec, body_name=body)
-        if shape == "ball":  # the pad and the table give way a little: a ball that is put down stays
-            thing.geoms[0].friction = [1.0, 0.02, 0.01]
+        for geom in thing.geoms:  # stiffer than usual: what is held in the gripper shall not creep out of it
+            geom.solref, geom.solimp = [0.01, 1.0], [0.95, 0.99, 0.001, 0.5, 2.0]
+            geom.friction = [SLIDING, 0.02, 0.01 if shape == "ball" else 0.001]
     _add_cameras(spec, robot)
     for key in list(spec.keys):
         spec.delete(key)  # a robot's keyframe does not know the objects
@@ -80,12 +88,13 @@ def _add_cameras(spec: mujoco.MjSpec, robot: Robot) -> None:
     tool.parent.add_camera(name="wrist", pos=tool.pos + placed, quat=turned, fovy=WRIST_FOVY)
 
 
-def layout(shapes: Sequence[str], num_worlds: int) -> list[tuple[tuple[str, str], int]]:
+def layout(shapes: Sequence[str], num_worlds: int, distinct: bool = False) -> list[tuple[tuple[str, str], int]]:
     """Pairs of shapes and how many worlds have each, as even as they can be.
 
     Either object may be the named one, so that the order within a pair says nothing.
     """
-    pairs = list(itertools.combinations_with_replacement(shapes, 2))
+    combine = itertools.combinations if distinct else itertools.combinations_with_replacement
+    pairs = list(combine(shapes, 2))
     pairs.sort(key=lambda pair: pair[0] == pair[1])  # with few worlds, scenes of different shapes first
     pairs = pairs[:num_worlds]
     return [(pair, num_worlds // len(pairs) + (i < num_worlds % len(pairs))) for i, pair in enumerate(pairs)]
@@ -127,3 +136,32 @@ def sources(robot: Robot) -> dict[str, Source]:
         "object_vels": Source("qvel", "joint", things, (2, 6)),
         "pad_pos": Source("qpos", "joint", pads, (2, 2)),
     }
+
+
+def pixels(c: Channels, points: torch.Tensor) -> torch.Tensor:
+    """Where points (N, 3) m in the world are in the square pictures of ``front`` and ``wrist``, (N, 2, 2).
+
+    x to the right and y down, each in [0, 1]; NaN for points outside the picture or behind the camera.
+    """
+    front = _frame(FRONT, FRONT_TARGET, (0.0, 0.0, 1.0)).to(points)
+    fixed = _projected((points - points.new_tensor(FRONT)) @ front, FRONT_FOVY)
+    wrist = c["tool_rotation"] @ _frame(WRIST, WRIST_TARGET, (1.0, 0.0, 0.0)).to(points)
+    place = c["tool_pos"] + (c["tool_rotation"] @ points.new_tensor(WRIST).unsqueeze(1)).squeeze(2)
+    moving = _projected(((points - place).unsqueeze(1) @ wrist).squeeze(1), WRIST_FOVY)
+    return torch.stack([fixed, moving], dim=1)
+
+
+def _frame(position: Sequence[float], target: Sequence[float], up: Sequence[float]) -> torch.Tensor:
+    """(3, 3), whose columns are a camera's axes: right, up, and backward."""
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, look_at(position, target, up))
+    return torch.tensor(matrix.reshape(3, 3))
+
+
+def _projected(local: torch.Tensor, fovy: float) -> torch.Tensor:
+    """Pictures' coordinates (N, 2) of points (N, 3) in a camera's frame."""
+    depth = -local[:, 2:]
+    flat = local[:, :2] / depth / (2.0 * math.tan(math.radians(fovy) / 2.0))
+    place = 0.5 + flat * flat.new_tensor([1.0, -1.0])
+    inside = ((place >= 0.0) & (place <= 1.0)).all(1, keepdim=True) & (depth > 0.01)
+    return torch.where(inside, place, torch.nan)

@@ -21,7 +21,8 @@ FIRST, SECOND = "first", "second"
 
 SHAPES = {
     "cube": ObjectSpec("cube", "box", (Geom("box", (0.025, 0.025, 0.025)),)),
-    "can": ObjectSpec("can", "cylinder", (Geom("cylinder", (0.022, 0.042)),)),
+    "can": ObjectSpec("can", "cylinder", (Geom("cylinder", (0.023, 0.035)),)),
+    "puck": ObjectSpec("puck", "cylinder", (Geom("cylinder", (0.031, 0.016)),)),
     "ball": ObjectSpec("ball", "sphere", (Geom("sphere", (0.027,)),)),
 }
 """Shape → object, all of them within the gripper's 8 cm."""
@@ -35,7 +36,7 @@ COLORS = {
 }
 """Colour → RGB."""
 
-HELDOUT = (("blue", "cube"), ("red", "can"), ("yellow", "ball"))
+HELDOUT = (("blue", "cube"), ("red", "can"), ("yellow", "ball"), ("green", "puck"))
 """Pairs of colour and shape that training never names or shows."""
 
 PAIRS = ("seen", "heldout", "any")

@@ -194,15 +194,21 @@ def test_the_exported_graph_gives_the_decoders_commands(tmp_path: Path) -> None:
         state=decoder.state,
         rate_hz=1 / DT,
     )
-    mjcf = ROBOT.mjcf()
-    path = export(Through(decoder), contract, tmp_path / "bundle", mjcf=mjcf, provenance={"seed": 0, "commit": ""})
-    bundle = Bundle.load(path, robot=mjcf)
     rng, state, largest = np.random.default_rng(0), blank(decoder, 1), 0.0
-    for _ in range(200):
-        joints = (ROBOT.home + rng.normal(0, 0.02, 8)).astype(np.float32)
-        action = rng.uniform(-1.5, 1.5, 4).astype(np.float32)
-        result = bundle.step({"joint_pos": joints, "action": action})["joint_pos_target"]
-        command, state = decode(decoder, torch.tensor(joints)[None], state, torch.tensor(action)[None])
+    episode = [
+        {
+            "joint_pos": (ROBOT.home + rng.normal(0, 0.02, 8)).astype(np.float32),
+            "action": rng.uniform(-1.5, 1.5, 4).astype(np.float32),
+        }
+        for _ in range(200)
+    ]
+    mjcf, path, made = ROBOT.mjcf(), tmp_path / "bundle", {"seed": 0, "commit": ""}
+    export(Through(decoder), contract, path, mjcf=mjcf, provenance=made, samples=episode[:8])
+    bundle = Bundle.load(path, robot=mjcf)
+    for inputs in episode:
+        result = bundle.step(inputs)["joint_pos_target"]
+        joints, action = (torch.from_numpy(inputs[name])[None] for name in ("joint_pos", "action"))
+        command, state = decode(decoder, joints, state, action)
         largest = max(largest, float(np.abs(result - command[0].numpy()).max()))
         for name, values in bundle.state.items():
             np.testing.assert_allclose(values, state[name][0].numpy(), atol=1e-5, err_msg=name)

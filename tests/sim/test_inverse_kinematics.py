@@ -71,6 +71,13 @@ def test_the_tool_gets_to_every_place_over_the_table_and_points_down() -> None:
     assert (ARM.solve(settled, places, iterations=20) - settled).abs().max() < 5e-4, "it stays where it is"
 
 
+def test_a_long_way_round_the_base_is_no_obstacle() -> None:
+    angle = torch.linspace(-1.3, 1.3, 27)
+    places = torch.stack([0.7 * torch.cos(angle), 0.7 * torch.sin(angle), torch.full((27,), 0.05)], dim=1)
+    position, _ = ARM.pose(ARM.solve(ARM.rest.expand(27, -1), places, iterations=15))
+    assert (position - places).norm(dim=1).max() < 1e-3
+
+
 def test_one_place_has_one_pose_wherever_the_search_begins() -> None:
     places = over_the_table(200, nearest=0.32)
     near = ARM.solve(ARM.rest.expand(200, -1), places, iterations=20)

@@ -1,0 +1,72 @@
+"""Settings of the reward of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from robolearn.errors import RobolearnError
+from vlm_rewards.reward_config import RewardConfig
+
+TRUTH = "truth"
+"""The simulator's own progress and success, in place of a critic's."""
+AUTO = "auto"
+"""The critic that `robolearn critic train` made for the task."""
+
+
+class CriticRewardError(RobolearnError):
+    """A critic that cannot reward this task, or settings that make no sense together."""
+
+
+@dataclass
+class RewardSettings:
+    """Where the reward of a training run comes from."""
+
+    name: str = "task"
+    """The preset."""
+    critic: str | None = None
+    """A critic's folder, model or address, or truth; null: the task's own reward, untouched."""
+    force: bool = False
+    """Take a critic without a passed card; the run is marked."""
+    every: int = 1
+    """Control steps between pictures."""
+    share: float = 1.0
+    """Share of the worlds that are filmed."""
+    distill: bool = False
+    """Let a small network learn the critic's answers from the state, and speak for it where there are no pictures."""
+    confidence: float = 0.0
+    """Answers below this confidence are invalid."""
+    threshold: float | None = None
+    """Probability from which on a moment counts as done; null: the critic's operating point."""
+    debounce: int | None = None
+    """Answers in a row that must say done; null: the critic's operating point."""
+    stage: RewardConfig = field(default_factory=RewardConfig)
+    """How answers become rewards."""
+    marks: list[str] = field(default_factory=list)
+    """Filled in by the program: why the critic should not have been used, where it was forced."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stage, Mapping):
+            self.stage = RewardConfig.from_dict(self.stage)
+        for name, good, rule in (
+            ("every", self.every >= 1, "1 or more control steps"),
+            ("share", 0.0 < self.share <= 1.0, "greater than 0 and at most 1"),
+            ("confidence", 0.0 <= self.confidence <= 1.0, "between 0 and 1"),
+            ("threshold", self.threshold is None or 0.0 < self.threshold <= 1.0, "greater than 0 and at most 1"),
+            ("debounce", self.debounce is None or self.debounce >= 1, "1 or more answers"),
+        ):
+            if not good:
+                raise CriticRewardError(f"reward.{name} must be {rule}, got {getattr(self, name)!r}")
+        if (self.every > 1 or self.share < 1.0) and not self.distill and self.stage.fallback == "distilled":
+            raise CriticRewardError("reward.stage.fallback=distilled needs reward.distill=true")
+
+    @property
+    def judges(self) -> bool:
+        """Whether anything but the task's own reward is used."""
+        return self.critic is not None
+
+
+def critic_folder(task: str, kind: str = "process") -> Path:
+    """Where `robolearn critic train` puts a critic, if nothing else is said."""
+    return Path("critics") / f"{task}-{kind}"
