@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import datetime
 import json
 import math
 import sys
@@ -21,6 +20,7 @@ from robolearn.critic_inputs import (
     named_views,
     quoted,
     read_instructions,
+    run_name,
 )
 from robolearn.errors import unknown
 from robolearn.files import json_line, to_json, write_atomic
@@ -142,7 +142,7 @@ def score(options: Options) -> tuple[Scored, dict[str, Any]]:
     critic, judging = _critic(options, given, texts[0])
     cameras = assigned(critic, given, options.views)
     passes(critic, tuple(cameras), judging)  # refuses what the critic cannot judge before anything is read
-    with _output(Path(options.out or Path("critic_scores") / _run_name(given))) as folder:
+    with _output(Path(options.out or Path("critic_scores") / run_name(given))) as folder:
         recording = read_recording(options, critic, {camera: given[view] for camera, view in cameras.items()})
         keyframes = _keyframes(options, recording)
         if options.reference is not None:
@@ -293,10 +293,3 @@ def _described(recording: Recording, cameras: Mapping[str, str]) -> dict[str, An
         "views": sources,
         "notes": recording.notes,
     }
-
-
-def _run_name(views: Mapping[str, Path]) -> str:
-    """The recording's folder, or the video where it is alone, and the time."""
-    first = next(iter(views.values())).resolve()
-    name = first.stem if len(views) == 1 else first.parent.name
-    return f"{name}-{datetime.datetime.now():%Y-%m-%dT%H-%M-%S}"
