@@ -191,9 +191,10 @@ def _curve(scored: Scored, width: int) -> tuple[np.ndarray, tuple[float, float],
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((50 / width, 24 / _PANEL, 1.0 - 66 / width, 1.0 - 34 / _PANEL), facecolor="white")
     draw_progress(axes, scored)
-    shade_abstentions(axes, scored)
+    shade_abstentions(axes, scored, scored.progress)
     if not scored.usable:
-        axes.text(0.5, 0.5, verdict(scored), transform=axes.transAxes, ha="center", va="center", color=_RED, wrap=True)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+        axes.text(0.5, 0.5, verdict(scored), transform=axes.transAxes, ha="center", va="center", color=_RED, bbox=box)
     for subtask in scored.subtasks:
         axes.axvline(subtask.end_s, color="0.8", linewidth=0.7, zorder=0)
     span = (float(scored.times[0]), float(scored.times[-1]) + scored.step_s)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from robolearn.critic_keyframes import Subtask, done_share
-from robolearn.critic_summary import Scored, verdict
+from robolearn.critic_summary import Curve, Scored, verdict
 
 FUSED = "#12355b"
 DONE = "#2a9d5c"
@@ -45,15 +45,17 @@ def plot_scores(scored: Scored, path: Path) -> Path:
         axes[2].plot(scored.times, scored.done.values, color=DONE, linewidth=1.6)
         axes[2].axhline(scored.point.threshold, color="0.6", linewidth=0.8, linestyle=":")
         axes[2].set(ylim=(-0.03, 1.03), ylabel="done")
-    for panel in axes:
-        shade_abstentions(panel, scored)
+    for k, panel in enumerate(axes):
+        shade_abstentions(panel, scored, scored.done if k == 2 and scored.done is not None else scored.progress)
         for subtask in scored.subtasks:
             panel.axvline(subtask.end_s, color="0.75", linewidth=0.7, zorder=0)
         panel.spines[["top", "right"]].set_visible(False)
     axes[0].legend(loc="upper left", bbox_to_anchor=(1.005, 1.0), fontsize=8, frameon=False)
     axes[-1].set(xlabel="time, s", xlim=(scored.times[0], scored.times[-1] + scored.step_s))
-    figure.suptitle(f"“{shorten(scored.instruction, 80)}”", x=0.06, ha="left", fontsize=13, weight="bold")
-    figure.text(0.99, 0.95, shorten(scored.critic, 40), ha="right", fontsize=10, color="0.35")
+    figure.suptitle(
+        f"“{shorten(scored.instruction, 80, placeholder=' …')}”", x=0.06, ha="left", fontsize=13, weight="bold"
+    )
+    figure.text(0.99, 0.95, shorten(scored.critic, 40, placeholder=" …"), ha="right", fontsize=10, color="0.35")
     figure.text(0.06, 0.925, fill(verdict(scored), 150), fontsize=9, color="#a02020" if not scored.usable else "0.35")
     figure.subplots_adjust(0.06, 0.09, 0.87, 0.84 if scored.subtasks else 0.89, hspace=0.12)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -82,9 +84,9 @@ def draw_progress(axes: Any, scored: Scored) -> None:
         axes.set_ylabel("score above the start's (no scale)")
 
 
-def shade_abstentions(axes: Any, scored: Scored) -> None:
-    """Grey where there is no value."""
-    times, rows = scored.times, np.flatnonzero(~scored.progress.valid)
+def shade_abstentions(axes: Any, scored: Scored, curve: Curve) -> None:
+    """Grey where ``curve``, one of the recording's, has no value."""
+    times, rows = scored.times, np.flatnonzero(~curve.valid)
     if not len(rows):
         return
     half = 0.5 * scored.step_s
