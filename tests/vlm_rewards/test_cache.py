@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.vlm_rewards.brightness import TASK, Brightness, pictures, tasks
+from vlm_rewards.answer_store import AnswerStore
 from vlm_rewards.baselines import ElapsedTime, RandomInit
 from vlm_rewards.cache import Cached
 from vlm_rewards.critic import Capability, Window
@@ -159,11 +160,16 @@ def test_value_and_done_share_the_work_and_the_memory():
         assert value.valid.tolist() == done.valid.tolist() == [True, True, False, True]
     assert asked == [3, 1]
     cached.value(now.rows(torch.tensor([0])), start.rows(torch.tensor([0])), tasks(1))
-    cached.done(now.rows(torch.tensor([1])), tasks(1))
     assert cached.misses == 4
-    # Success known, progress from another start not.
     value, done = cached.value_and_done(now.rows(torch.tensor([1])), pictures([0.25]), tasks(1))
     assert value.values == 0.75 and done.values == 1.0 and asked[-1] == 1
+
+
+def test_done_may_go_by_the_start_where_that_is_known():
+    cached = Cached(ElapsedTime(horizon_s=4.0))
+    now, start = later(pictures([0.5]), 10.0), later(pictures([0.5]), 8.0)
+    assert cached.value_and_done(now, start, tasks(1))[1].values == 0.0
+    assert cached.done(now, tasks(1)).values == 1.0
 
 
 def test_it_is_asked_like_the_critic_itself():
@@ -252,14 +258,12 @@ def test_a_folder_that_cannot_be_used_is_reported(tmp_path):
 
 def test_a_killed_process_leaves_what_it_answered(tmp_path):
     script = f"""
-        import itertools, sys, torch
+        import itertools
         from pathlib import Path
-        from tests.vlm_rewards.brightness import Brightness, pictures, tasks
-        from vlm_rewards.cache import Cached
-        torch.set_num_threads(1)
-        cached = Cached(Brightness(), folder=Path({str(tmp_path)!r}))
+        from vlm_rewards.answer_store import AnswerStore
+        store = AnswerStore(Path({str(tmp_path)!r}))
         for n in itertools.count():
-            cached.score(pictures([n % 200 / 200]), [f"task {{n // 200}}"])
+            store.put({{b"key %d" % n: (n / 2, 1.0)}})
             if n == 50:
                 print("running", flush=True)
     """
@@ -272,7 +276,6 @@ def test_a_killed_process_leaves_what_it_answered(tmp_path):
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    critic = Brightness()
-    cached = Cached(critic, folder=tmp_path)
-    cached.score(pictures(torch.arange(51) / 200), ["task 0"] * 51)
-    assert not critic.asked and cached.counts()["damaged"] == 0
+    store = AnswerStore(tmp_path)
+    assert store.get([b"key %d" % n for n in range(51)]) == {b"key %d" % n: (n / 2, 1.0) for n in range(51)}
+    assert store.damaged == 0
