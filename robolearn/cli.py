@@ -28,6 +28,7 @@ VERBS = {
     "export": "robolearn.export",
     "bench": "robolearn.bench",
     "reference": "robolearn.reference",
+    "critic": "robolearn.critic",
     "demo": "robolearn.demo",
     "doctor": "robolearn.doctor",
 }
@@ -97,7 +98,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _log_to_stderr() -> None:
     """Show what our own rooms report, such as repairs of a recording or a world that diverged."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
-    for room in ("robolearn", "sim", "policies"):
+    for room in ("robolearn", "sim", "policies", "vlm_rewards"):
         logging.getLogger(room).setLevel(logging.INFO)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -144,6 +145,33 @@ def make_display(title: str, silent: bool = False) -> Silent:
     if silent:
         return Silent()
     return Live(title) if sys.stderr.isatty() else Lines()
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows how far a task of ``total`` steps is: a bar on a terminal, else a line now and then.
+
+    Yields:
+        A function to tell how many more steps are done.
+    """
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda steps: bar.advance(task, steps)
+        return
+    done, last = 0, time.monotonic()
+
+    def tick(steps: int) -> None:
+        nonlocal done, last
+        done += steps
+        if time.monotonic() - last >= 5.0 or done >= total:
+            last = time.monotonic()
+            print(f"{title}: {done} of {total}", file=sys.stderr, flush=True)
+
+    yield tick
 
 
 def clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""A transformers model that talks about pictures: its processor, its prompts as tokens, and the logits of its replies."""
+"""A transformers model that talks about pictures: its processor, prompts as tokens, and the logits of its replies."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class ChatModel:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _after(self, inputs: Mapping[str, torch.Tensor], context: Sequence[int], cache: Any) -> torch.Tensor:
-        """The next token's logits (N, vocabulary) after the prompt and ``context``, whose work on the prompt is kept."""
+        """The next token's logits (N, vocabulary) after prompt and ``context``; the work on the prompt is kept."""
         longer = _extended(inputs, torch.tensor(context, device=inputs["input_ids"].device))
         if cache is None:
             told = self._generate(longer, max_new_tokens=1, output_logits=True)
@@ -145,11 +145,13 @@ def _processor(folder: Path) -> Any:
     def check(self: Any, name: str, given: Any) -> Any:
         return None if given is None else full.check_argument_for_proper_class(self, name, given)
 
-    pictures_only = type(full.__name__, (full,), {"check_argument_for_proper_class": check})
+    pictures_only: Any = type(full.__name__, (full,), {"check_argument_for_proper_class": check})
     described, _ = full.get_processor_dict(folder, local_files_only=True)
     parts = {
         "tokenizer": lambda: auto.AutoTokenizer.from_pretrained(folder, local_files_only=True),
-        "image_processor": lambda: auto.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True),
+        "image_processor": lambda: auto.AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True
+        ),
         "video_processor": lambda: None,
     }
     missing = [name for name in full.get_attributes() if name not in parts]

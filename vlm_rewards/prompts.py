@@ -61,7 +61,7 @@ class Wording:
             except (OSError, ValueError) as error:
                 raise CriticError(f"wording={given} cannot be read: {error}") from error
         if not isinstance(given, Mapping):
-            raise CriticError("wording is an object of texts, such as {\"done\": \"Is the task finished?\"}")
+            raise CriticError('wording is an object of texts, such as {"done": "Is the task finished?"}')
         names = [field.name for field in fields(cls)]
         for name, text in given.items():
             if name not in names:
@@ -113,10 +113,10 @@ def _numbers(steps: int) -> Scale:
     return Scale(
         Labels(tuple(value), _worths(0, steps, steps), 1 / steps),
         Labels((*delta, f"-{0:0{narrow}d}"), (*_worths(-half, half, half), 0.0), 1 / half),
-        f"Answer with a whole number from {value[0]} to {value[-1]} and nothing else, always written with {wide} digits: "
+        f"Answer with a whole number from {value[0]} to {value[-1]} and nothing else, always with {wide} digits: "
         f"{value[0]} means that nothing is done, {value[-1]} that all is done.",
-        f"Answer with a whole number from {delta[0]} to {delta[-1]} and nothing else, always with its sign and {narrow} "
-        f"digits: {delta[-1]} means that all that was left is done, {delta[0]} that all that was done is lost, "
+        f"Answer with a whole number from {delta[0]} to {delta[-1]} and nothing else, always with its sign and "
+        f"{narrow} digits: {delta[-1]} means that all that was left is done, {delta[0]} that all done is lost, "
         f"{delta[half]} that nothing changed.",
     )
 
@@ -186,9 +186,7 @@ class Prompter:
         question = self._wording.value.replace("{scale}", self._scale.value_hint)
         return self._asked(question, instructions, [("Start of the episode", start), ("Now", now)])
 
-    def _asked(
-        self, question: str, instructions: Sequence[str], moments: Sequence[tuple[str, Frames]]
-    ) -> list[Prompt]:
+    def _asked(self, question: str, instructions: Sequence[str], moments: Sequence[tuple[str, Frames]]) -> list[Prompt]:
         prompts = []
         for row, instruction in enumerate(instructions):
             prompt: Prompt = [_filled(self._wording.task, instruction)]

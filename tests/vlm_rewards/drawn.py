@@ -152,7 +152,7 @@ def _played(mode: str, objects: np.ndarray, scene: Scene, rng: np.random.Generat
         while True:
             yield Step(gripper.copy(), height, closed, objects.copy(), held)
             way, climb = place - gripper, level - height
-            far = np.linalg.norm(way)
+            far = float(np.linalg.norm(way))
             gripper = gripper + way * min(1.0, 0.2 / max(far, 1e-9))
             height += float(np.clip(climb, -0.5, 0.5))
             if held >= 0:

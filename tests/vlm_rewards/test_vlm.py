@@ -147,6 +147,13 @@ def test_preference_does_not_depend_on_the_order(qwen: VlmCritic):
     assert abs((p[1] / p.sum()).item() - 0.5) > 1e-3
 
 
+def test_half_precision_is_near(folders: dict[str, Path], qwen: VlmCritic):
+    half = made(folders["qwen"], dtype="bfloat16")
+    assert half.revision != qwen.revision
+    answers = [critic.value(moments(1), moments(2), INSTRUCTIONS).values for critic in (half, qwen)]
+    torch.testing.assert_close(answers[0], answers[1], atol=0.1, rtol=0)
+
+
 def test_a_reply_that_hardly_speaks_of_the_labels_is_invalid(folders: dict[str, Path]):
     answer = load_critic(folders["qwen"]).value(moments(1), moments(2), INSTRUCTIONS)
     assert not bool(answer.valid.any()) and bool(answer.values.isnan().all())
@@ -216,6 +223,8 @@ def test_revisions_follow_whatever_changes_answers(folders: dict[str, Path], tmp
     ("settings", "told"),
     [
         ({"granularty": 5}, "unknown setting 'granularty'; did you mean 'granularity'"),
+        ({"granularity": "ten"}, "setting granularity is int, got 'ten'"),
+        ({"least_mass": None}, "setting least_mass is float, got None"),
         ({"scale": "stars"}, "unknown scale 'stars'"),
         ({"granularity": 7}, "even number"),
         ({"scale": "letters", "granularity": 30}, "up to 24"),

@@ -26,9 +26,11 @@ QWEN = {
     "picture": "<|vision_start|><|image_pad|><|vision_end|>",
 }
 INTERN = {**QWEN, "picture": "<IMG_CONTEXT>"}
-TEMPLATE = """{%- for m in messages %}{{ 'START' + m.role + '\n' }}{%- for c in m.content %}{%- if c.type == 'image' %}{{
-'PICTURE' }}{%- else %}{{ c.text }}{%- endif %}{%- endfor %}{{ 'STOP\n' }}{%- endfor %}{%- if add_generation_prompt %}{{
-'STARTassistant\n' }}{%- endif %}"""
+TEMPLATE = (
+    "{%- for m in messages %}{{ 'START' + m.role + '\n' }}{%- for c in m.content %}{%- if c.type == 'image' %}"
+    "{{ 'PICTURE' }}{%- else %}{{ c.text }}{%- endif %}{%- endfor %}{{ 'STOP\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ 'STARTassistant\n' }}{%- endif %}"
+)
 
 
 def tiny_qwen(folder: Path, seed: int = 0) -> Path:
@@ -82,7 +84,9 @@ def tiny_intern(folder: Path, seed: int = 0) -> Path:
 
 def byte_tokenizer(special: list[str], marks: dict[str, str], **more: Any) -> PreTrainedTokenizerFast:
     """Every byte is a token, so that "10" takes two, as it does in Qwen."""
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    core = Tokenizer(
+        models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
+    )
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
