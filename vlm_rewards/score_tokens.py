@@ -70,10 +70,10 @@ class TokenTree:
         where = {context: i for i, context in enumerate(self.contexts)}
         self._steps = [[(where[tuple(label[:n])], label[n]) for n in range(len(label))] for label in tokens]
 
-    def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Log-probability of each label, (B, L), from the next token's logits in each context, (C, B, vocabulary)."""
-        log_p = logits.double().log_softmax(-1)
-        labels = [torch.stack([log_p[context, :, token] for context, token in steps]).sum(0) for steps in self._steps]
+    def log_probabilities(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Log-probability of each label, (B, L), from the next token's logits in each context: C of (B, vocabulary)."""
+        log_z = [each.double().logsumexp(-1) for each in logits]
+        labels = [sum(logits[at][:, token].double() - log_z[at] for at, token in steps) for steps in self._steps]
         return torch.stack(labels, -1)
 
 
