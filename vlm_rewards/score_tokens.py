@@ -73,8 +73,10 @@ class TokenTree:
     def log_probabilities(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
         """Log-probability of each label, (B, L), from the next token's logits in each context: C of (B, vocabulary)."""
         log_z = [each.double().logsumexp(-1) for each in logits]
-        labels = [sum(logits[at][:, token].double() - log_z[at] for at, token in steps) for steps in self._steps]
-        return torch.stack(labels, -1)
+        conditional = [
+            torch.stack([logits[at][:, token].double() - log_z[at] for at, token in steps]) for steps in self._steps
+        ]
+        return torch.stack([label.sum(0) for label in conditional], -1)
 
 
 def expectation(log_p: torch.Tensor, values: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
