@@ -98,8 +98,10 @@ class EndpointCritic(Critic):
         took = time.perf_counter() - started
         newest = torch.maximum(seen[0].stamps, seen[1].stamps)
         answers = (
-            Answer.of(value.values, newest, self.revision, took, value.confidence, value.reasons),
-            Answer.of(done.values, seen[0].stamps, self.revision, took, done.confidence, done.reasons),
+            Answer.of(value.values.to(newest.device), newest, self.revision, took, value.confidence, value.reasons),
+            Answer.of(
+                done.values.to(newest.device), seen[0].stamps, self.revision, took, done.confidence, done.reasons
+            ),
         )
         first, second = (
             a.invalid((a.values < 0) | (a.values > 1), "the critic's answer is outside 0 to 1") for a in answers
