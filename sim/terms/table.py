@@ -49,10 +49,8 @@ def reached(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 def pushed(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Progress and success of pushing an object onto the goal: a quarter for getting behind it."""
-    place = chosen(c["object_poses"][..., :3], which)
-    away = place[:, :2] - c["pad_pos"][:, 0]
-    distance = vector_norm(away, dim=1)
-    behind = place[:, :2] + BEHIND * away / distance.clamp_min(1e-6).unsqueeze(1)
+    distance = vector_norm(chosen(c["object_poses"][..., :2], which) - c["pad_pos"][:, 0], dim=1)
+    behind = _behind(c, which)
     reach = 1.0 - (vector_norm(c["tool_pos"][:, :2] - behind, dim=1) / 0.3).clamp(0.0, 1.0)
     done = distance <= GOAL_RADIUS
     return torch.where(done, 1.0, 0.25 * reach + 0.75 * _way(c, which, distance)), done
@@ -133,6 +131,11 @@ def goal_from_named(c: Channels) -> torch.Tensor:
     return 10.0 * (c["pad_pos"][:, 0] - named_pos(c)[:, :2])
 
 
+def behind_from_tool(c: Channels) -> torch.Tensor:
+    """(N, 2): the place from where the named object can be pushed to the goal, seen from the tool."""
+    return 10.0 * (_behind(c, c["named"]) - c["tool_pos"][:, :2])
+
+
 def tool_in_workspace(c: Channels) -> torch.Tensor:
     """(N, 3): the tool's place, from the middle of the table."""
     return 10.0 * (c["tool_pos"] - c["tool_pos"].new_tensor([0.45, 0.0, 0.1]))
@@ -164,6 +167,13 @@ def finished(c: Channels) -> torch.Tensor:
 def is_done(c: Channels) -> torch.Tensor:
     """(N,) bool: the task is done."""
     return c["done"] > 0.5
+
+
+def _behind(c: Channels, which: torch.Tensor) -> torch.Tensor:
+    """(N, 2) m: the place on the table from where an object can be pushed to the goal."""
+    place = chosen(c["object_poses"][..., :2], which)
+    away = place - c["pad_pos"][:, 0]
+    return place + BEHIND * away / vector_norm(away, dim=1, keepdim=True).clamp_min(1e-6)
 
 
 def _way(c: Channels, which: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 from vlm_rewards.critic import Capability, Critic, Judged, Window
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
+from vlm_rewards.operating_point import OperatingPoint
 
 
 class Brightness(Critic):
@@ -18,6 +19,7 @@ class Brightness(Critic):
     cameras = ("front", "wrist")
     picture = (8, 12)
     window = Window(frames=2, stride_s=0.2)
+    operating_point: OperatingPoint | None = None
 
     def _score(self, now: Frames, instructions: list[str]) -> Judged:
         if any("refuse" in text for text in instructions):
