@@ -251,7 +251,7 @@ def _check(config: ArmConfig) -> None:
 def _area(config: ArmConfig) -> Area:
     low = config.tool_height[0] < 0.12  # the tool could stand where an object is
     apart = {
-        (FIRST, SECOND): 0.11,
+        (FIRST, SECOND): 0.14 if low else 0.11,  # room to get past
         (FIRST, "goal"): 0.13,
         (SECOND, "goal"): 0.13,
         (FIRST, "decoy"): 0.10,

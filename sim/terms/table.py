@@ -19,6 +19,8 @@ from sim.channels import Channels, Derived
 
 GOAL_RADIUS = 0.035
 """m between an object's centre and the pad's within which it is on the pad."""
+ON_PAD = 0.045
+"""m, likewise for pushing: half the pad's side, so that the object's centre is over the pad."""
 REACHED = 0.03
 """m between the tool and the point above an object within which the object is reached."""
 ABOVE = 0.06
@@ -52,8 +54,8 @@ def pushed(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     distance = vector_norm(chosen(c["object_poses"][..., :2], which) - c["pad_pos"][:, 0], dim=1)
     behind = _behind(c, which)
     reach = 1.0 - (vector_norm(c["tool_pos"][:, :2] - behind, dim=1) / 0.3).clamp(0.0, 1.0)
-    done = distance <= GOAL_RADIUS
-    return torch.where(done, 1.0, 0.25 * reach + 0.75 * _way(c, which, distance)), done
+    done = distance <= ON_PAD
+    return torch.where(done, 1.0, 0.25 * reach + 0.75 * _way(c, which, distance, ON_PAD)), done
 
 
 def placed(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,7 +178,7 @@ def _behind(c: Channels, which: torch.Tensor) -> torch.Tensor:
     return place + BEHIND * away / vector_norm(away, dim=1, keepdim=True).clamp_min(1e-6)
 
 
-def _way(c: Channels, which: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-    """(N,) in [0, 1]: the share of an object's way to the edge of the goal that is behind it."""
-    whole = (chosen(c["start_distance"], which) - GOAL_RADIUS).clamp_min(0.02)
-    return 1.0 - ((distance - GOAL_RADIUS) / whole).clamp(0.0, 1.0)
+def _way(c: Channels, which: torch.Tensor, distance: torch.Tensor, radius: float = GOAL_RADIUS) -> torch.Tensor:
+    """(N,) in [0, 1]: the share of an object's way to within ``radius`` of the goal that is behind it."""
+    whole = (chosen(c["start_distance"], which) - radius).clamp_min(0.02)
+    return 1.0 - ((distance - radius) / whole).clamp(0.0, 1.0)
