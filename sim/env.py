@@ -54,8 +54,11 @@ class Watcher(Protocol):
     def judge(self) -> torch.Tensor | None:
         """After a control step, with channels up to date: (N,) bool, the episodes to end here; None for none."""
 
-    def begun(self, worlds: Selection) -> None:
-        """New episodes have begun in some worlds, and stand as they will be seen first."""
+    def begun(self, worlds: Selection, reset: bool) -> None:
+        """New episodes have begun in some worlds, and stand as they will be seen first.
+
+        With ``reset`` that is because all worlds were reset, else because their last step ended an episode.
+        """
 
 
 class Env:
@@ -135,7 +138,8 @@ class Env:
         self.task.metrics.finish(self._all)
         self._obs = self._senses.observe()
         if self.watcher is not None:
-            self.watcher.begun(self._all)
+            self.watcher.begun(self._all, reset=True)
+            self._senses.forget()
         return self._obs
 
     def step(self, action: torch.Tensor) -> Step:
@@ -151,6 +155,8 @@ class Env:
         if self.watcher is not None:
             stop = self.watcher.judge()
             self._stopped.fill_(False) if stop is None else self._stopped.copy_(stop)
+            if self.world.dense:
+                self._senses.forget()  # or a graph that is captured next would take for given what the watcher derived
         self._ending = ending = self._after()
         if len(ending.worlds):
             self.world.reset(ending.worlds)
@@ -160,7 +166,8 @@ class Env:
         self._senses.forget()
         self._obs = step.obs
         if self.watcher is not None and len(ending.worlds):
-            self.watcher.begun(ending.worlds)
+            self.watcher.begun(ending.worlds, reset=False)
+            self._senses.forget()
         if self.task.curriculum and len(ending.worlds):
             summary = step.summary()
             for curriculum in self.task.curriculum.values():
@@ -220,6 +227,11 @@ class Env:
             self._generators[name].set_state(value)
         self._senses.restore(state["seen"])
         self._obs = {name: value.clone() for name, value in state["obs"].items()}
+
+    @property
+    def failed(self) -> torch.Tensor | None:
+        """(N,) bool, the worlds whose physics became unusable in the last step; None if the host knows of none."""
+        return self._sick
 
     @property
     def channels(self) -> Channels:
