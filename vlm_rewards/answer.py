@@ -119,7 +119,7 @@ class Answer:
 
     def sure(self, least: float) -> Answer:
         """The same, with rows invalid whose confidence is below ``least``: the critic abstains there."""
-        return self.invalid(~(self.confidence >= least), f"abstained: confidence below {least:g}")
+        return self.invalid(self.confidence < least, f"abstained: confidence below {least:g}")
 
     def resolve(
         self, fallback: str, held: torch.Tensor | None = None, distilled: torch.Tensor | None = None

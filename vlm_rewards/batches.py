@@ -99,9 +99,7 @@ class Batches:
         """(U, K, D): each sentence in K wordings."""
         rate = self.augmentation.words if self.augmentation is not None else 0.0
         wordings = [[varied(s, telling, self._rng, rate) for _ in range(23 if rate else 0)] for s in sentences]
-        return torch.stack(
-            [encoder.embed([s, *more]) for s, more in zip(sentences, wordings, strict=True)]
-        )
+        return torch.stack([encoder.embed([s, *more]) for s, more in zip(sentences, wordings, strict=True)])
 
     def next(self) -> Batch:
         """The next E episodes of a shuffled round through all of them."""

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -131,9 +131,9 @@ class Batcher:
             return
         start = 0
         for question in batch:
-            rows = slice(start, start + len(question.instructions))
-            start = rows.stop
-            question.answers.set_result([_rows(answer, rows) for answer in told])
+            rows = torch.arange(start, start + len(question.instructions))
+            start += len(rows)
+            question.answers.set_result([answer.rows(rows) for answer in told])
 
     def _told(self, batch: list[_Question]) -> list[Answer]:
         what, instructions = batch[0].what, [text for question in batch for text in question.instructions]
@@ -149,14 +149,3 @@ def _together(frames: Sequence[Frames]) -> Frames:
     if len(frames) == 1:
         return frames[0]
     return Frames(torch.cat([f.rgb for f in frames]), frames[0].cameras, torch.cat([f.stamps for f in frames]))
-
-
-def _rows(answer: Answer, rows: slice) -> Answer:
-    return replace(
-        answer,
-        values=answer.values[rows],
-        valid=answer.valid[rows],
-        confidence=answer.confidence[rows],
-        stamps=answer.stamps[rows],
-        reasons=answer.reasons[rows],
-    )

@@ -177,7 +177,7 @@ class ProcessCritic(Critic):
         """Write weights and description; ``more`` is added to the description, and must be plain JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.write(folder / WEIGHTS, 0, _state(self.network, self.knowledge))
-        write_description(folder, KIND, cameras=self.cameras, picture=self.picture, revision=self.revision, **more)
+        write_description(folder, self.name, cameras=self.cameras, picture=self.picture, revision=self.revision, **more)
 
 
 def load(folder: str | Path, **settings: Any) -> ProcessCritic:
@@ -188,6 +188,15 @@ def load(folder: str | Path, **settings: Any) -> ProcessCritic:
 
     Raises:
         CriticError: unknown settings, or a folder that holds no such critic.
+    """
+    return ProcessCritic(*restored(folder, settings), **settings)
+
+
+def restored(folder: str | Path, settings: Mapping[str, Any]) -> tuple[CriticNetwork, Knowledge]:
+    """The network and the knowledge in a folder; ``settings`` must be among `SETTINGS`.
+
+    Raises:
+        CriticError: they are not, or the folder holds no such critic.
     """
     for name in settings:
         if name not in SETTINGS:
@@ -202,7 +211,7 @@ def load(folder: str | Path, **settings: Any) -> ProcessCritic:
     except (KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CriticError(f"{folder} holds no process critic that this version can read: {reason}") from error
-    return ProcessCritic(network, knowledge, **settings)
+    return network, knowledge
 
 
 def _state(network: CriticNetwork, knowledge: Knowledge) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,6 +19,7 @@ from robolearn.files import json_line
 from vlm_rewards.batching import Batcher, Closed
 from vlm_rewards.critic import Capability, Critic
 from vlm_rewards.errors import CriticError
+from vlm_rewards.operating_point import OperatingPoint
 from vlm_rewards.wire import (
     PROTOCOL,
     ROLES,
@@ -102,7 +104,7 @@ class CriticServer(ThreadingHTTPServer):
     def about(self) -> dict[str, Any]:
         """What ``/health`` tells."""
         critic = self.critic
-        size, window = critic.picture, critic.window
+        size, window, point = critic.picture, critic.window, getattr(critic, "operating_point", None)
         return {
             "protocol": PROTOCOL,
             "name": critic.name,
@@ -111,6 +113,8 @@ class CriticServer(ThreadingHTTPServer):
             "cameras": list(critic.cameras),
             "picture": None if size is None else list(size),
             "window": {"frames": window.frames, "stride_s": window.stride_s, "causal": window.causal},
+            "timed": critic.timed,
+            "operating_point": asdict(point) if isinstance(point, OperatingPoint) else None,
             "max_batch": self.max_batch,
             "max_body_bytes": self.max_body_bytes,
             "batches": self.batcher.batches,

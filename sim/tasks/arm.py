@@ -113,7 +113,7 @@ class ArmPushConfig(ArmConfig):
     """Along which the policy moves the tool."""
     gripper: bool = False
     """Whether the policy opens and closes the gripper; else it stays closed."""
-    tool_step: float = 0.03
+    tool_step: float = 0.04
     """One unit of action moves the tool's target by this much."""
     tool_height: list[float] = field(default_factory=lambda: [0.03, 0.03])
     """[low, high] of the tool's height at the start."""
@@ -251,7 +251,7 @@ def _check(config: ArmConfig) -> None:
 def _area(config: ArmConfig) -> Area:
     low = config.tool_height[0] < 0.12  # the tool could stand where an object is
     apart = {
-        (FIRST, SECOND): 0.11,
+        (FIRST, SECOND): 0.14 if low else 0.11,  # room to get past
         (FIRST, "goal"): 0.13,
         (SECOND, "goal"): 0.13,
         (FIRST, "decoy"): 0.10,
@@ -304,6 +304,7 @@ def _measured(robot: Robot) -> tuple[Channel, ...]:
 
 def _policy_terms(config: ArmConfig) -> dict[str, ObservationTerm]:
     gripper = {"opening": ObservationTerm(table.opening)} if config.gripper else {}
+    behind = {"behind_from_tool": ObservationTerm(table.behind_from_tool)} if config.name == "arm_push" else {}
     return {
         "tool": ObservationTerm(table.tool_in_workspace),
         "named_from_tool": ObservationTerm(table.named_from_tool),
@@ -311,6 +312,7 @@ def _policy_terms(config: ArmConfig) -> dict[str, ObservationTerm]:
         "goal_from_named": ObservationTerm(table.goal_from_named),
         "last_action": ObservationTerm(tracking.channel, {"name": "last_action"}),
         **gripper,
+        **behind,
     }
 
 

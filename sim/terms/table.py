@@ -19,6 +19,8 @@ from sim.channels import Channels, Derived
 
 GOAL_RADIUS = 0.035
 """m between an object's centre and the pad's within which it is on the pad."""
+ON_PAD = 0.045
+"""m, likewise for pushing: half the pad's side, so that the object's centre is over the pad."""
 REACHED = 0.03
 """m between the tool and the point above an object within which the object is reached."""
 ABOVE = 0.06
@@ -49,13 +51,11 @@ def reached(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 def pushed(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Progress and success of pushing an object onto the goal: a quarter for getting behind it."""
-    place = chosen(c["object_poses"][..., :3], which)
-    away = place[:, :2] - c["pad_pos"][:, 0]
-    distance = vector_norm(away, dim=1)
-    behind = place[:, :2] + BEHIND * away / distance.clamp_min(1e-6).unsqueeze(1)
+    distance = vector_norm(chosen(c["object_poses"][..., :2], which) - c["pad_pos"][:, 0], dim=1)
+    behind = _behind(c, which)
     reach = 1.0 - (vector_norm(c["tool_pos"][:, :2] - behind, dim=1) / 0.3).clamp(0.0, 1.0)
-    done = distance <= GOAL_RADIUS
-    return torch.where(done, 1.0, 0.25 * reach + 0.75 * _way(c, which, distance)), done
+    done = distance <= ON_PAD
+    return torch.where(done, 1.0, 0.25 * reach + 0.75 * _way(c, which, distance, ON_PAD)), done
 
 
 def placed(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,6 +133,11 @@ def goal_from_named(c: Channels) -> torch.Tensor:
     return 10.0 * (c["pad_pos"][:, 0] - named_pos(c)[:, :2])
 
 
+def behind_from_tool(c: Channels) -> torch.Tensor:
+    """(N, 2): the place from where the named object can be pushed to the goal, seen from the tool."""
+    return 10.0 * (_behind(c, c["named"]) - c["tool_pos"][:, :2])
+
+
 def tool_in_workspace(c: Channels) -> torch.Tensor:
     """(N, 3): the tool's place, from the middle of the table."""
     return 10.0 * (c["tool_pos"] - c["tool_pos"].new_tensor([0.45, 0.0, 0.1]))
@@ -166,7 +171,14 @@ def is_done(c: Channels) -> torch.Tensor:
     return c["done"] > 0.5
 
 
-def _way(c: Channels, which: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-    """(N,) in [0, 1]: the share of an object's way to the edge of the goal that is behind it."""
-    whole = (chosen(c["start_distance"], which) - GOAL_RADIUS).clamp_min(0.02)
-    return 1.0 - ((distance - GOAL_RADIUS) / whole).clamp(0.0, 1.0)
+def _behind(c: Channels, which: torch.Tensor) -> torch.Tensor:
+    """(N, 2) m: the place on the table from where an object can be pushed to the goal."""
+    place = chosen(c["object_poses"][..., :2], which)
+    away = place - c["pad_pos"][:, 0]
+    return place + BEHIND * away / vector_norm(away, dim=1, keepdim=True).clamp_min(1e-6)
+
+
+def _way(c: Channels, which: torch.Tensor, distance: torch.Tensor, radius: float = GOAL_RADIUS) -> torch.Tensor:
+    """(N,) in [0, 1]: the share of an object's way to within ``radius`` of the goal that is behind it."""
+    whole = (chosen(c["start_distance"], which) - radius).clamp_min(0.02)
+    return 1.0 - ((distance - radius) / whole).clamp(0.0, 1.0)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.vlm_rewards.brightness import pictures
+from tests.vlm_rewards.bright_views import pictures
 from tests.vlm_rewards.scripted_server import (
     Handler,
     Reply,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import http.client
 import json
+import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.vlm_rewards.brightness import Brightness, pictures
+from tests.vlm_rewards.bright_views import Brightness, pictures
 from tests.vlm_rewards.scripted_server import Reply, drops, late, noise, says, serving
 from tests.vlm_rewards.tiny_vlm import tiny_qwen
 from vlm_rewards.answer import Answer
@@ -25,6 +27,7 @@ from vlm_rewards.critic import Capability, Critic
 from vlm_rewards.endpoint import EndpointCritic
 from vlm_rewards.errors import CriticError, MissingCapability
 from vlm_rewards.frames import Frames
+from vlm_rewards.operating_point import OperatingPoint
 from vlm_rewards.registry import load_critic
 from vlm_rewards.server import CriticServer
 from vlm_rewards.wire import frames_to_json
@@ -89,7 +92,7 @@ def test_it_is_described_and_checked_like_the_local_one():
     local = Brightness()
     with served(Brightness()) as server:
         critic = remote(server)
-        for name in ("name", "revision", "capabilities", "cameras", "picture", "window"):
+        for name in ("name", "revision", "capabilities", "cameras", "picture", "window", "timed"):
             assert getattr(critic, name) == getattr(local, name)
         wrong_size = Frames.now(torch.zeros(1, 2, 9, 9, 3, dtype=torch.uint8), ("front", "wrist"))
         for frames, instructions in (
@@ -117,6 +120,28 @@ def test_value_and_done_together():
         assert server.batcher.batches == 1
     for one, other in zip(got, local.value_and_done(pictures(3, 2), pictures(3, 1), ["go"] * 3), strict=True):
         alike(one, other)
+
+
+@pytest.mark.parametrize("name", ["elapsed_time", "random_init"])
+def test_baselines_answer_through_a_server_as_without(name: str):
+    local = load_critic(name)
+    instructions = ["go", "put it there", "go on"]
+    with served(local) as server:
+        critic = remote(server)
+        assert critic.timed == local.timed
+        for what in ASKED:
+            if Capability(what) in local.capabilities:
+                got = ask(critic, what, pictures(3), pictures(3, 1), instructions)
+                alike(got, ask(local, what, pictures(3), pictures(3, 1), instructions))
+
+
+def test_when_done_counts_comes_along():
+    critic = Brightness()
+    critic.operating_point = OperatingPoint(0.8, 3, True, 0.9, math.nan, {"miss": 0.02})
+    with served(critic) as server:
+        told = remote(server).operating_point
+    assert told is not None and math.isnan(told.precision)
+    assert dataclasses.replace(told, precision=1.0) == dataclasses.replace(critic.operating_point, precision=1.0)
 
 
 def test_a_vision_language_model_is_served(tmp_path: Path):
@@ -312,6 +337,7 @@ def test_a_port_that_is_taken(shared: CriticServer):
 ABOUT = {
     "protocol": "robolearn-critic/1", "name": "b", "revision": "1", "capabilities": ["score"], "cameras": [],
     "picture": None, "window": {"frames": 1, "stride_s": 0.0, "causal": True}, "max_batch": 8, "max_body_bytes": 10**6,
+    "timed": False, "operating_point": None,
 }  # fmt: skip
 
 

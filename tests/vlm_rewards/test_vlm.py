@@ -99,13 +99,13 @@ def test_a_model_from_disk_answers_everything_it_says_it_can(folders: dict[str, 
     ("family", "scale"), [("qwen", "numbers"), ("qwen", "percent"), ("qwen", "letters"), ("intern", "numbers")]
 )
 def test_scores_are_expectations_over_the_probabilities_of_whole_labels(folders: dict, family: str, scale: str):
-    critic = made(folders[family], scale=scale, granularity=20)
-    seen, later = moments(1, 2), moments(2, 2)
-    asked, kind = prompter(scale), Scale.of(scale, 20)
+    critic = made(folders[family], scale=scale, granularity=10)
+    seen, later, told = moments(1, 1), moments(2, 1), INSTRUCTIONS[:1]
+    asked, kind = prompter(scale, 10), Scale.of(scale, 10)
     cases = [
-        (critic.value(later, seen, INSTRUCTIONS[:2]), asked.value(later, seen, INSTRUCTIONS[:2]), kind.value),
-        (critic.delta(seen, later, INSTRUCTIONS[:2]), asked.delta(seen, later, INSTRUCTIONS[:2]), kind.delta),
-        (critic.done(seen, INSTRUCTIONS[:2]), asked.done(seen, INSTRUCTIONS[:2]), YES_NO),
+        (critic.value(later, seen, told), asked.value(later, seen, told), kind.value),
+        (critic.delta(seen, later, told), asked.delta(seen, later, told), kind.delta),
+        (critic.done(seen, told), asked.done(seen, told), YES_NO),
     ]
     for answer, prompts, labels in cases:
         for row, prompt in enumerate(prompts):
