@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sim.randomize import Kind
     from sim.robots import Robot
 
-SUMMARY = "list tasks, robots, objects, algorithms, presets and randomisers"
+SUMMARY = "list tasks, robots, objects, algorithms, rewards, presets and randomisers"
 
 
 class ListError(RobolearnError):
@@ -166,6 +166,7 @@ KINDS: dict[str, Callable[[], Sequence[Entry]]] = {
     "robots": _robots,
     "objects": _objects,
     "algos": _group("algo"),
+    "rewards": _group("reward"),
     "worlds": _group("world"),
     "experiments": _group("experiment"),
     "randomizers": randomizers,

@@ -91,7 +91,7 @@ class Env:
         self.task.metrics.finish(self._all)
         self._obs = self._senses.observe()
         if self.watcher is not None:
-            self.watcher.begun(self._all)
+            self.watcher.begun(self._all, reset=True)
         return self._obs
 
     def step(self, action: torch.Tensor) -> Step:
@@ -118,7 +118,7 @@ class Env:
         self._forget()
         self._obs = step.obs
         if self.watcher is not None and len(ending.worlds):
-            self.watcher.begun(ending.worlds)
+            self.watcher.begun(ending.worlds, reset=False)
         if self.task.curriculum and len(ending.worlds):
             summary = step.summary()
             for curriculum in self.task.curriculum.values():
@@ -184,6 +184,11 @@ class Env:
         self._watcher = watcher
         # A graph that was captured without a watcher would go on without it.
         self._after = Replayed(self._judge, self.device, self._generators.values())
+
+    @property
+    def failed(self) -> torch.Tensor | None:
+        """(N,) bool, the worlds whose physics became unusable in the last step; None if the host knows of none."""
+        return self._sick
 
     @property
     def channels(self) -> Channels:

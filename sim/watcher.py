@@ -15,5 +15,8 @@ class Watcher(Protocol):
     def judge(self) -> torch.Tensor | None:
         """After a control step, with channels up to date: (N,) bool, the episodes to end here; None for none."""
 
-    def begun(self, worlds: Selection) -> None:
-        """New episodes have begun in some worlds, and stand as they will be seen first."""
+    def begun(self, worlds: Selection, reset: bool) -> None:
+        """New episodes have begun in some worlds, and stand as they will be seen first.
+
+        With ``reset`` that is because all worlds were reset, else because their last step ended an episode.
+        """

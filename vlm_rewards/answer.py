@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from robolearn.errors import unknown
+from vlm_rewards.choices import FALLBACKS
 from vlm_rewards.errors import CriticError
-
-FALLBACKS = ("drop", "hold", "distilled")
-"""What to do about an invalid answer: leave the moment out, keep the last valid value, or take a distilled model's."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from robolearn.errors import unknown
-from vlm_rewards.answer import FALLBACKS
+from vlm_rewards.choices import ENSEMBLES, FALLBACKS, MIXINGS, MOST_REFERENCES, SHAPINGS
 from vlm_rewards.errors import CriticError
-from vlm_rewards.mixing import ENSEMBLES, MIXINGS
-from vlm_rewards.shaping import MOST_REFERENCES, SHAPINGS
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "shaping": SHAPINGS,
