@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +78,7 @@ class Batches:
         self,
         clips: ClipSet,
         encoder: SentenceEncoder,
-        seed: int,
+        seed: int | Sequence[int],
         episodes: int = 24,
         moments: int = 5,
         augmentation: Augmentation | None = None,

@@ -17,7 +17,7 @@ from vlm_rewards.domain import Domain
 from vlm_rewards.errors import CriticError
 from vlm_rewards.network import CriticNetwork, Shape
 from vlm_rewards.process import Knowledge, ProcessCritic
-from vlm_rewards.text import HASHED, sentence_encoder, words_of
+from vlm_rewards.text import HASHED, Vocabulary, sentence_encoder, telling_words
 from vlm_rewards.training import Progress, Training, threads, trained
 from vlm_rewards.validation import Reading, fit_preference, measured, operating_point, read
 
@@ -84,18 +84,19 @@ def learned(
     encoder = sentence_encoder(text)
     shape = Shape(len(train.cameras), int(train.rgb.shape[2]), int(train.rgb.shape[3]), encoder.size)
     network = trained(train, encoder, shape, how, seed, progress, initial)
-    with threads(how.threads):
+    with threads(how.workers):
         seen = read(network, encoder, validation)
         share = min(1.0, _DOMAIN_FRAMES / train.num_frames)
         some = np.random.default_rng(seed).permutation(len(train))[: max(1, round(share * len(train)))]
         familiar = read(network, encoder, train.subset(some.tolist())).traits
     known = torch.isfinite(seen.truth)
     done = fit_platt(seen.done[known], seen.truth[known] > 0.5)
-    sentences = [*train.instructions, *(other for others in train.others for other in others)]
+    pairs = [(one, two) for one, others in zip(train.instructions, train.others, strict=True) for two in others]
+    sentences = {*train.instructions, *(two for _, two in pairs)}
     knowledge = Knowledge(
         cameras=train.cameras,
         text=text,
-        vocabulary=frozenset(word for sentence in sentences for word in words_of(sentence)),
+        vocabulary=Vocabulary.of(sentences, telling_words(pairs)),
         done=done,
         prefer=Platt(),
         domain=Domain.of(familiar, seen.traits),

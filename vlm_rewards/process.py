@@ -24,15 +24,13 @@ from vlm_rewards.losses import hop
 from vlm_rewards.network import Anchor, CriticNetwork, Seen, Shape, normalised
 from vlm_rewards.operating_point import OperatingPoint
 from vlm_rewards.registry import read_description, write_description
-from vlm_rewards.text import SentenceEncoder, known_share, sentence_encoder
+from vlm_rewards.text import SentenceEncoder, Vocabulary, sentence_encoder
 
 KIND = "process"
 WEIGHTS = "weights.pt"
 SETTINGS = ("batch",)
 """Of `load`."""
 _MEMORY = 4096
-_UNKNOWN_WORDS = 4.0
-"""How steeply words that training never heard lower the confidence: its factor is (share of known words)^4."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Knowledge:
     Attributes:
         cameras: its views, in order.
         text: name of the sentence encoder.
-        vocabulary: words that training heard.
+        vocabulary: of training's sentences.
         done: from logits to probabilities.
         prefer: the same for the difference of two moments' value logits; it has no shift.
         domain: the pictures that it was trained on.
@@ -51,7 +49,7 @@ class Knowledge:
 
     cameras: tuple[str, ...]
     text: str
-    vocabulary: frozenset[str]
+    vocabulary: Vocabulary
     done: Platt
     prefer: Platt
     domain: Domain
@@ -63,7 +61,7 @@ class ProcessCritic(Critic):
 
     VALUE looks at the episode's first pictures as well. DELTA is the hop between two values without them, PREFER a
     calibrated function of their difference. The confidence says how much the pictures are like those of training, and
-    how many of the words were heard there.
+    how familiar the words are.
 
     Args:
         network: trained.
@@ -143,13 +141,13 @@ class ProcessCritic(Critic):
         seen = self.network.see(pictures)
         anchor = None if start is None else self._anchored(start, instructions, text)
         said = self.network(seen, text, anchor, torch.ones(len(text), dtype=torch.bool))
-        known = torch.tensor([share for _, share in told]) ** _UNKNOWN_WORDS
+        known = torch.tensor([familiar for _, familiar in told])
         familiar = self.knowledge.domain.confidence(traits(pictures.squeeze(1), seen.near.squeeze(1)))
         return said.value.flatten(), said.done.flatten(), known * familiar
 
     def _sentence(self, text: str) -> tuple[torch.Tensor, float]:
         if text not in self._sentences:
-            self._sentences[text] = (self._encoder.embed([text])[0], known_share(text, self.knowledge.vocabulary))
+            self._sentences[text] = (self._encoder.embed([text])[0], self.knowledge.vocabulary.familiarity(text))
             _forget(self._sentences)
         return self._sentences[text]
 
@@ -215,9 +213,10 @@ def restored(folder: str | Path, settings: Mapping[str, Any]) -> tuple[CriticNet
 
 def _state(network: CriticNetwork, knowledge: Knowledge) -> dict[str, Any]:
     """Tensors, numbers and text alone."""
+    vocabulary = knowledge.vocabulary
     plain = asdict(knowledge) | {
         "cameras": list(knowledge.cameras),
-        "vocabulary": sorted(knowledge.vocabulary),
+        "vocabulary": [sorted(vocabulary.words), sorted(vocabulary.telling), vocabulary.least],
         "point": {**asdict(knowledge.point), "false_done": dict(knowledge.point.false_done)},
     }
     shape = {**asdict(network.shape), "channels": list(network.shape.channels)}
@@ -225,10 +224,11 @@ def _state(network: CriticNetwork, knowledge: Knowledge) -> dict[str, Any]:
 
 
 def _knowledge(plain: Mapping[str, Any]) -> Knowledge:
+    words, telling, least = plain["vocabulary"]
     return Knowledge(
         cameras=tuple(plain["cameras"]),
         text=plain["text"],
-        vocabulary=frozenset(plain["vocabulary"]),
+        vocabulary=Vocabulary(frozenset(words), frozenset(telling), int(least)),
         done=Platt(**plain["done"]),
         prefer=Platt(**plain["prefer"]),
         domain=Domain(**plain["domain"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -141,10 +142,37 @@ def without(sentence: str, dropped: frozenset[str]) -> str:
     return " ".join(word for word in words_of(sentence) if word not in dropped)
 
 
-def known_share(sentence: str, vocabulary: frozenset[str]) -> float:
-    """Share of its words that are in ``vocabulary``; 0 without words."""
-    words = words_of(sentence)
-    return sum(word in vocabulary for word in words) / max(len(words), 1)
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words of training's sentences.
+
+    Attributes:
+        words: all of them.
+        telling: those by which sentences for one scene differ.
+        least: how many telling words each sentence had at least.
+    """
+
+    words: frozenset[str]
+    telling: frozenset[str] = frozenset()
+    least: int = 0
+
+    @classmethod
+    def of(cls, sentences: Iterable[str], telling: frozenset[str]) -> Vocabulary:
+        """What these sentences are made of."""
+        each = [frozenset(words_of(sentence)) for sentence in sentences]
+        least = min((len(words & telling) for words in each), default=0)
+        return cls(frozenset().union(*each), telling, least)
+
+    def familiarity(self, sentence: str) -> float:
+        """How far a sentence can be trusted to be understood, in [0, 1].
+
+        The square of the share of words that are known; and where telling words are missing, so that the sentence may
+        mean an object that nobody has heard of, the fourth power of the share of them that is there.
+        """
+        words = words_of(sentence)
+        known = sum(word in self.words for word in words) / max(len(words), 1)
+        told = min(1.0, len(self.telling & set(words)) / self.least) if self.least else 1.0
+        return known**2 * told**4
 
 
 @lru_cache(maxsize=65536)

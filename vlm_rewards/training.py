@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
 from robolearn.errors import unknown
-from vlm_rewards.batches import Augmentation, Batch, Batches
+from robolearn.versions import usable_cores
+from vlm_rewards.batches import Augmentation, Batches
 from vlm_rewards.clips import ClipSet
 from vlm_rewards.errors import CriticError
 from vlm_rewards.losses import Weights, losses
@@ -38,7 +40,7 @@ class Training:
         decay: of weights.
         average: decay of the moving average of the weights, which is what is kept.
         unanchored: share of episodes judged without their first pictures.
-        threads: of torch, during training.
+        threads: that share the work, each a part of every batch; 0: every core, up to 8. The result depends on it.
         precision: one of `PRECISIONS`.
     """
 
@@ -50,10 +52,15 @@ class Training:
     decay: float = 0.02
     average: float = 0.995
     unanchored: float = 0.25
-    threads: int = 2
+    threads: int = 0
     precision: str = "auto"
     weights: Weights = field(default_factory=Weights)
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    @property
+    def workers(self) -> int:
+        """Threads that share the work."""
+        return max(1, min(self.threads or min(usable_cores(), 8), self.episodes))
 
 
 def trained(
@@ -72,54 +79,75 @@ def trained(
     """
     if how.precision not in PRECISIONS:
         raise CriticError(unknown("precision", how.precision, PRECISIONS))
-    with threads(how.threads), torch.random.fork_rng(devices=[]):
+    with threads(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = CriticNetwork(shape)
         if initial is not None:
             _require_same(initial.shape, shape)
             network.load_state_dict(initial.state_dict())
-        batches = Batches(clips, encoder, seed, how.episodes, how.moments, how.augmentation)
-        return _run(network, batches, how, progress)
+        workers = [_Worker(network, clips, encoder, how, (seed, i)) for i in range(how.workers)]
+        return _run(network, workers, how, progress)
 
 
-def _run(network: CriticNetwork, batches: Batches, how: Training, progress: Progress | None) -> CriticNetwork:
+class _Worker:
+    """Gradients of a share of each batch, on one thread: the others do not wait for it inside of an operation."""
+
+    def __init__(
+        self, network: CriticNetwork, clips: ClipSet, encoder: SentenceEncoder, how: Training, seed: tuple[int, int]
+    ) -> None:
+        episodes = max(1, how.episodes // how.workers)
+        self._network, self._how = network, how
+        self._batches = Batches(clips, encoder, seed, episodes, how.moments, how.augmentation)
+        self._generator = torch.Generator().manual_seed(seed[0] * 1009 + seed[1])
+        self._brief = _brief(how.precision)
+
+    def work(self) -> tuple[dict[str, float], tuple[torch.Tensor, ...]]:
+        """The next losses, and the gradients of all parameters in order."""
+        batch, network = self._batches.next(), self._network
+        # without its cache, which all threads would share
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._brief, cache_enabled=False):
+            seen = network.see(batch.pictures)
+        anchored = torch.rand(len(batch.text), generator=self._generator) >= self._how.unanchored
+        anchor = network.anchor(seen.part(0, 1), batch.text)
+        said = network(seen.part(1, None), batch.text, anchor, anchored)
+        parts = losses(said, batch, network.cells, self._how.weights)
+        gradients = torch.autograd.grad(torch.stack(list(parts.values())).sum(), list(network.parameters()))
+        return {name: part.item() for name, part in parts.items()}, gradients
+
+
+def _run(network: CriticNetwork, workers: list[_Worker], how: Training, progress: Progress | None) -> CriticNetwork:
     average = copy.deepcopy(network).requires_grad_(False)
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": how.decay}, {"params": others, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=how.rate, betas=(0.9, 0.98))
-    started, step, share = time.monotonic(), 0, 0.0
+    optimiser = _optimiser(network, how)
     means: dict[str, float] = {}
-    while share < 1.0:
-        batch = batches.next()
-        for group in optimiser.param_groups:
-            group["lr"] = how.rate * _schedule(share)
-        parts = _losses(network, batch, how)
-        total = torch.stack(list(parts.values())).sum()
-        _require_finite(parts, step)
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        keep = min(how.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-                slow.lerp_(fast, 1 - keep)
-        share = step / how.steps if how.steps else (time.monotonic() - started) / (60 * how.minutes)
-        for name, part in parts.items():
-            means[name] = 0.95 * means.get(name, part.item()) + 0.05 * part.item()
-        if progress is not None:
-            progress(min(share, 1.0), {"steps": step, **means})
+    started, step, share = time.monotonic(), 0, 0.0
+    with ThreadPoolExecutor(len(workers), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        while share < 1.0:
+            done = list(pool.map(_Worker.work, workers))
+            parts = {name: sum(part[name] for part, _ in done) / len(done) for name in done[0][0]}
+            _require_finite(parts, step)
+            for parameter, *each in zip(network.parameters(), *(gradients for _, gradients in done), strict=True):
+                parameter.grad = torch.stack(each).mean(0) if len(each) > 1 else each[0]
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            for group in optimiser.param_groups:
+                group["lr"] = how.rate * _schedule(share)
+            optimiser.step()
+            step += 1
+            keep = min(how.average, (1 + step) / (10 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
+            share = step / how.steps if how.steps else (time.monotonic() - started) / (60 * how.minutes)
+            means = {name: 0.95 * means.get(name, part) + 0.05 * part for name, part in parts.items()}
+            if progress is not None:
+                progress(min(share, 1.0), {"steps": step, **means})
     return average.eval()
 
 
-def _losses(network: CriticNetwork, batch: Batch, how: Training) -> dict[str, torch.Tensor]:
-    with torch.autocast("cpu", torch.bfloat16, enabled=_brief(how.precision)):
-        seen = network.see(batch.pictures)
-    anchored = torch.rand(len(batch.text)) >= how.unanchored
-    anchor = network.anchor(seen.part(0, 1), batch.text)
-    return losses(network(seen.part(1, None), batch.text, anchor, anchored), batch, network.cells, how.weights)
+def _optimiser(network: CriticNetwork, how: Training) -> torch.optim.Optimizer:
+    """Weights decay; biases and the like do not."""
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": how.decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=how.rate, betas=(0.9, 0.98))
 
 
 def _require_same(given: Shape, wanted: Shape) -> None:
@@ -127,8 +155,8 @@ def _require_same(given: Shape, wanted: Shape) -> None:
         raise CriticError(f"training cannot start from a network of {given}; these recordings need {wanted}")
 
 
-def _require_finite(parts: dict[str, torch.Tensor], step: int) -> None:
-    bad = [name for name, part in parts.items() if not math.isfinite(part.item())]
+def _require_finite(parts: Mapping[str, float], step: int) -> None:
+    bad = [name for name, part in parts.items() if not math.isfinite(part)]
     if bad:
         raise CriticError(f"training diverged at step {step}: the loss of {', '.join(bad)} is not finite")
 

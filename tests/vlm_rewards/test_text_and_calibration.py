@@ -12,7 +12,7 @@ from vlm_rewards.calibration import fit_platt
 from vlm_rewards.domain import Domain
 from vlm_rewards.errors import CriticError
 from vlm_rewards.losses import hop
-from vlm_rewards.text import HashedText, known_share, sentence_encoder, telling_words, varied, words_of
+from vlm_rewards.text import HashedText, Vocabulary, sentence_encoder, telling_words, varied, words_of
 
 
 def test_sentences_become_the_same_vectors_everywhere() -> None:
@@ -43,9 +43,14 @@ def test_paraphrases_keep_the_words_that_tell() -> None:
     assert varied("Put it", telling, rng, 0.0) == "put it"
 
 
-def test_share_of_known_words() -> None:
-    assert known_share("Put the red cube", frozenset({"put", "the", "red"})) == 0.75
-    assert known_share("?", frozenset({"put"})) == 0.0
+def test_unheard_words_lower_the_familiarity() -> None:
+    telling = frozenset({"red", "cube", "blue", "can"})
+    heard = Vocabulary.of(["put the red cube on the pad", "put the blue can on the pad"], telling)
+    assert heard.least == 2 and heard.familiarity("Put the blue cube on the pad!") == 1.0
+    assert 0.5 < heard.familiarity("set the red cube down on the pad") < 1.0
+    assert heard.familiarity("put the cyan cube on the pad") < 0.1  # no such thing is known
+    assert heard.familiarity("fold the laundry now") == 0.0 == heard.familiarity("?")
+    assert Vocabulary.of(["open the drawer"], frozenset()).familiarity("open the drawer") == 1.0
 
 
 def test_a_text_model_on_disk_embeds_sentences(tmp_path: Path) -> None:
