@@ -234,7 +234,7 @@ def test_a_distilled_potential_speaks_where_there_are_no_pictures_once_it_is_rel
     diary.now.clear()
     paid = torch.stack([r for _, r in play(env, reward, 20, experts=8)])[:19]
     found = reward.report()
-    assert found["critic/student_correlation"] > 0.9 and found["critic/distilled"] == 0.5 and found["critic/held"] == 0.0
+    assert found["critic/student_correlation"] > 0.8 and found["critic/distilled"] == 0.5 and found["critic/held"] == 0.0
     following = torch.stack([page.progress for page in diary.now[:19]])
     gained = GAMMA * following - torch.cat([diary.starts[-2].progress[None], following[:-1]])
     assert torch.corrcoef(torch.stack([paid.sum(0)[unpaid], gained.sum(0)[unpaid]]))[0, 1] > 0.8
