@@ -75,8 +75,6 @@ def learned(
 ) -> tuple[CriticNetwork, Knowledge, Reading]:
     """A network, all that it has to know beside its weights but preferences, and what it says of ``validation``.
 
-    Where no moment of training was shown an episode's first pictures, "done" is judged without them.
-
     Args:
         limits: largest share of false "done" in any mode, least precision.
         initial: a network to start from.
@@ -92,19 +90,16 @@ def learned(
         some = np.random.default_rng(seed).permutation(len(train))[: max(1, round(share * len(train)))]
         familiar = read(network, encoder, train.subset(some.tolist())).traits
     known = torch.isfinite(seen.truth)
-    alone = fit_platt(seen.done_alone[known], seen.truth[known] > 0.5)
-    done = fit_platt(seen.done[known], seen.truth[known] > 0.5) if how.unanchored < 1.0 else alone
-    probabilities = done(seen.done) if how.unanchored < 1.0 else alone(seen.done_alone)
+    done = fit_platt(seen.done[known], seen.truth[known] > 0.5)
     sentences = [*train.instructions, *(other for others in train.others for other in others)]
     knowledge = Knowledge(
         cameras=train.cameras,
         text=text,
         vocabulary=frozenset(word for sentence in sentences for word in words_of(sentence)),
         done=done,
-        done_alone=alone,
         prefer=Platt(),
         domain=Domain.of(familiar, seen.traits),
-        point=operating_point(probabilities, seen, validation, *limits),
+        point=operating_point(done(seen.done), seen, validation, *limits),
     )
     return network, knowledge, seen
 

@@ -101,4 +101,5 @@ def _place(log_map: torch.Tensor, batch: Batch, cells: tuple[int, int]) -> torch
             index = (y * columns + x).long().unsqueeze(-1)
             found = found + weight * log_map.gather(-1, index).squeeze(-1)
     each = -torch.where(inside, found, log_map[..., -1])
-    return (each * batch.located).sum() / (batch.located.expand_as(each).sum().clamp(min=1))
+    located = batch.located[:, None, None].expand_as(each)
+    return (each * located).sum() / located.sum().clamp(min=1)

@@ -33,7 +33,6 @@ class Shape:
     keys: int = 32
     keypoints: int = 12
     hidden: int = 160
-    done_anchored: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class CriticNetwork(nn.Module):
         self.judge = nn.Sequential(nn.LayerNorm(now), nn.Linear(now, shape.hidden))
         self.modulate = nn.Sequential(nn.Linear(shape.text, 16), _zero(nn.Linear(16, 2 * (shape.hidden + 64))))
         self.value = _head(shape.hidden + 64, shape.hidden)
-        self.done = _head(shape.hidden + (64 if shape.done_anchored else 0), shape.hidden)
+        self.done = _head(shape.hidden, shape.hidden)
         self.register_buffer("grid", _grid(self.cells), persistent=False)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -191,7 +190,7 @@ class CriticNetwork(nn.Module):
         Args:
             text: (E, S, D).
             anchor: of the same episodes and sentences, if their first pictures are known.
-            anchored: (E,) bool, whether to look at it.
+            anchored: (E,) bool, whether to look at it. Success is judged without it.
         """
         found = self.find(now, text)
         places = found.features.unflatten(3, (self.shape.views, QUERIES, -1))[..., -3:-1]
@@ -203,7 +202,7 @@ class CriticNetwork(nn.Module):
             since = torch.where(anchored.view(-1, 1, 1, 1), self.since(_change(now, anchor)), since)
         scale, shift = self.modulate(text).unsqueeze(1).chunk(2, -1)
         joint = F.silu(torch.cat([here, since], -1) * (1 + scale) + shift)
-        done = joint if self.shape.done_anchored else joint[..., : self.shape.hidden]
+        done = joint[..., : self.shape.hidden]
         return Judgement(self.value(joint).squeeze(-1), self.done(done).squeeze(-1), found.log_map)
 
     def _coarse(self, weight: torch.Tensor) -> torch.Tensor:

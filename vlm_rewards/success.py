@@ -62,7 +62,7 @@ def fit_success_classifier(
     network, knowledge, seen = learned(
         train, validation, how, seed, text, (max_false, min_precision), progress, initial
     )
-    probability = knowledge.done(seen.done_alone[:, 0])
+    probability = knowledge.done(seen.done[:, 0])
     point = knowledge.point
     figures = {
         "episodes": len(validation),

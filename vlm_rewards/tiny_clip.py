@@ -81,7 +81,7 @@ def train_tiny_clip(
     seed: int = 0,
     progress: Progress | None = None,
     parts: TinyClip | None = None,
-    batch_size: int = 128,
+    batch_size: int = 64,
     learning_rate: float = 1e-3,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:

@@ -27,16 +27,15 @@ class Reading:
     """What a network says of F frames under their own instruction and the other object's, and what is so.
 
     Attributes:
-        value, done: (F, S) logits, with the episode's first pictures.
-        value_alone, done_alone: (F, S) without them.
+        value, value_alone: (F, S) logits, with the episode's first pictures and without them.
+        done: (F, S) logits.
         progress, truth: (F, S) in [0, 1]; NaN where nobody knows.
         traits: (F, D), see `vlm_rewards.domain`.
     """
 
     value: torch.Tensor
-    done: torch.Tensor
     value_alone: torch.Tensor
-    done_alone: torch.Tensor
+    done: torch.Tensor
     progress: torch.Tensor
     truth: torch.Tensor
     traits: torch.Tensor
@@ -56,13 +55,13 @@ def read(network: CriticNetwork, encoder: SentenceEncoder, clips: ClipSet) -> Re
         anchor = network.anchor(seen.part(0, 1), text)
         said, alone = (network(seen, text, anchor, torch.tensor([known])) for known in (True, False))
         look = traits(pictures, seen.near[0])
-        columns.append((said.value[0], said.done[0], alone.value[0], alone.done[0], look))
-    value, done, value_alone, done_alone, looks = (torch.cat(column) for column in zip(*columns, strict=True))
+        columns.append((said.value[0], alone.value[0], said.done[0], look))
+    value, value_alone, done, looks = (torch.cat(column) for column in zip(*columns, strict=True))
     progress, truth = clips.progress[:, None], clips.done[:, None].float()
     if both:
         progress = torch.cat([progress, clips.facts["progress_other"]], 1)
         truth = torch.cat([truth, clips.facts["done_other"]], 1)
-    return Reading(value, done, value_alone, done_alone, progress, truth, looks)
+    return Reading(value, value_alone, done, progress, truth, looks)
 
 
 def operating_point(

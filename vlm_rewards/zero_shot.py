@@ -149,7 +149,7 @@ class ZeroShotCritic(Critic):
 
     def _score(self, now: Frames, instructions: list[str]) -> Judged:
         goals, vague = self._goals(instructions)
-        score = self._compared(now, goals).to(now.stamps.device)
+        score = self._compared(now, goals)
         reasons = ["goal and baseline mean the same to the model" if bad else "" for bad in vague]
         return Judged(score, reasons=reasons)
 
@@ -169,17 +169,14 @@ class ZeroShotCritic(Critic):
             for text in distinct
         ]
         which = [distinct.index(text) for text in instructions]
-        goals = torch.stack(rows) if rows else self._baseline.new_zeros(0, len(self._baseline))
+        goals = torch.stack(rows)
         vague = ((goals - self._baseline).norm(dim=-1) < _LEAST).tolist()
         return goals[which], [bool(vague[i]) and self._settings.alpha > 0.0 for i in which]
 
     def _compared(self, now: Frames, goals: torch.Tensor) -> torch.Tensor:
         """(B,) scores, the mean over views."""
         pictures = now.newest
-        count, views = pictures.shape[:2]
-        if count == 0:
-            return goals.new_zeros(0)
-        seen = self._encoder.images(pictures.flatten(0, 1)).unflatten(0, (count, views))
+        seen = self._encoder.images(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
         return goal_baseline_score(seen, goals.unsqueeze(1), self._baseline, self._settings.alpha).mean(1)
 
 

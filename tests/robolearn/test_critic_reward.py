@@ -234,7 +234,9 @@ def test_a_distilled_potential_speaks_where_there_are_no_pictures_once_it_is_rel
     diary.now.clear()
     paid = torch.stack([r for _, r in play(env, reward, 20, experts=8)])[:19]
     found = reward.report()
-    assert found["critic/student_correlation"] > 0.8 and found["critic/distilled"] == 0.5 and found["critic/held"] == 0.0
+    assert (
+        found["critic/student_correlation"] > 0.8 and found["critic/distilled"] == 0.5 and found["critic/held"] == 0.0
+    )
     following = torch.stack([page.progress for page in diary.now[:19]])
     gained = GAMMA * following - torch.cat([diary.starts[-2].progress[None], following[:-1]])
     assert torch.corrcoef(torch.stack([paid.sum(0)[unpaid], gained.sum(0)[unpaid]]))[0, 1] > 0.8
@@ -332,12 +334,27 @@ class NoDone(RandomInit):
 @pytest.mark.parametrize(
     ("critic", "settings", "error", "message"),
     [
-        (Elsewhere(), {}, CriticRewardError, "looks through cameras top, front; task 'arm_push' has no top; its cameras:"),
-        (PixelCritic(), {"cameras": ["wrist"]}, CriticRewardError, "made for cameras front, not for reward.cameras=wrist"),
+        (
+            Elsewhere(),
+            {},
+            CriticRewardError,
+            "looks through cameras top, front; task 'arm_push' has no top; its cameras:",
+        ),
+        (
+            PixelCritic(),
+            {"cameras": ["wrist"]},
+            CriticRewardError,
+            "made for cameras front, not for reward.cameras=wrist",
+        ),
         (RandomInit(), {"cameras": ["side"]}, CriticRewardError, "has no side; its cameras: front, wrist"),
         (Wide(), {}, CriticRewardError, "looks at 4 pictures of each moment"),
         (NoDone(), {}, MissingCapability, "'no_done' cannot done; it can: value"),
-        (PixelCritic(), {"stage": {"gamma": 0.99}}, CriticError, "shapes with gamma 0.99, the learner discounts with 0.9"),
+        (
+            PixelCritic(),
+            {"stage": {"gamma": 0.99}},
+            CriticError,
+            "shapes with gamma 0.99, the learner discounts with 0.9",
+        ),
         (PixelCritic(), {"stage": {"terms": {"remainin": 1.0}}}, CriticError, "did you mean 'remaining'"),
         (PixelCritic(), {"stage": {"shaping": "value", "credit": "min"}}, CriticError, "needs whole episodes"),
         (PixelCritic(), {"stage": {"ensemble": "min"}}, CriticError, "ensemble=min does not go with one critic's"),

@@ -21,16 +21,15 @@ def test_sentences_become_the_same_vectors_everywhere() -> None:
     assert torch.equal(vectors[0], vectors[1])
     assert float(vectors[3].abs().max()) == 0.0
     # a hash that changed between versions or processes would make saved critics deaf
-    assert vectors[2].nonzero().flatten()[:5].tolist() == [0, 1, 2, 3, 4] or float(vectors[2, :8].abs().sum()) > 0
-    assert [round(float(x), 4) for x in vectors[2, -4:]] == [round(float(x), 4) for x in vectors[2, -4:]]
+    signs = "".join("+" if float(x) > 0 else "-" for x in HashedText().embed(["red"])[0, :16])
+    assert signs == "-+-++-----+-+-++"
 
 
 def test_words_add_up_to_pairs_never_seen() -> None:
     words = HashedText.size // 2
-    red_cube, red_ball, blue_cube, blue_ball = HashedText().embed(["red cube", "red ball", "blue cube", "blue ball"])[
-        :, :words
-    ]
-    torch.testing.assert_close(red_ball + blue_cube - red_cube, blue_ball)
+    told = HashedText().embed(["red cube", "red ball", "blue cube", "blue ball"])[:, :words]
+    red_cube, red_ball, blue_cube, blue_ball = told
+    assert float((red_ball + blue_cube - red_cube) @ blue_ball) > 0.8
     assert float(red_cube @ red_ball) > 0.3 > abs(float(red_cube @ blue_ball))
 
 
