@@ -22,8 +22,8 @@ from typing import Any
 
 TASK = "arm_push"
 LEARNER = (
-    *("num_envs=64", "algo.num_steps=8", "algo.epochs=6", "algo.minibatches=4", "algo.lr=1e-3"),
-    *("algo.gamma=0.95", "algo.lam=0.9", "algo.init_std=1.0", "algo.hidden=[128,128]"),
+    *("num_envs=32", "algo.num_steps=16", "algo.epochs=6", "algo.minibatches=4", "algo.lr=1e-3"),
+    *("algo.lr_min=1e-4", "algo.lr_max=3e-3", "algo.gamma=0.98", "algo.init_std=0.7", "algo.hidden=[128,128]"),
 )
 """Settings of the learner, the same in every condition."""
 CONDITIONS: dict[str, tuple[str, ...]] = {
@@ -101,9 +101,11 @@ def one(condition: str, seed: int, steps: int, critics: Path, runs: Path) -> dic
 def solved_at(rows: list[dict[str, Any]]) -> float | None:
     """Decisions after which `WINDOW` episodes in a row had a mean true success of `SOLVED`; None if they never had."""
     episodes: list[tuple[float, float]] = []
+    before = 0.0
     for row in rows:
+        steps, before = row["env_steps"] - before, row["env_steps"]
         if "episode/success" in row:
-            count = max(1, round(row.get("rollout/terminated", 0.0) * 512 + row.get("rollout/truncated", 0.0) * 512))
+            count = round((row["rollout/terminated"] + row["rollout/truncated"]) * steps)
             episodes += [(row["env_steps"], row["episode/success"])] * count
     for i in range(WINDOW, len(episodes)):
         if sum(success for _, success in episodes[i - WINDOW : i]) >= SOLVED * WINDOW:
