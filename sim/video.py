@@ -13,7 +13,6 @@ import numpy as np
 from sim.opengl import RenderError, cannot_render
 from sim.physics import quiet_mujoco
 
-
 _TEXT, _MARGIN = 0.45, 8
 """Size of captions, and pixels beside them."""
 

@@ -103,9 +103,7 @@ def test_loaded_critic_gives_the_same_answers(
         torch.testing.assert_close(one.confidence, two.confidence, atol=1e-4, rtol=0)
 
 
-def test_training_by_steps_is_the_same_each_time(
-    recordings: tuple[ClipSet, ClipSet, ClipSet], tmp_path: Path
-) -> None:
+def test_training_by_steps_is_the_same_each_time(recordings: tuple[ClipSet, ClipSet, ClipSet], tmp_path: Path) -> None:
     few = recordings[0].subset(range(0, 96, 6))
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         fit_process_critic(few, recordings[1], tmp_path / name, steps=3, seed=seed, **QUICK)
