@@ -75,8 +75,8 @@ def evaluate(trained: Trained, options: Options, say: Callable[[str], None] = la
 
     Returns:
         Plain values: ``rows`` (name → metrics with mean, median and 95% interval), ``headline`` (the policy's success),
-        ``margin`` over the best variant of the strongest baseline, in points, what was judged, and the ``marks`` of a run
-        that was trained with a critic that should not have been used.
+        ``margin`` over the best variant of the strongest baseline, in points, what was judged, and the ``marks`` of a
+        run that was trained with a critic that should not have been used.
     """
     from robolearn.judge import judge
     from robolearn.trained import learner_for, policy_controller
