@@ -216,7 +216,7 @@ def test_a_continuation_refuses_what_would_change_the_training(uninterrupted, ov
     [
         (["nun_envs=3"], "unknown setting 'nun_envs'; did you mean 'num_envs'? settings: "),
         (["minutes=3"], "unknown setting 'minutes'; did you mean 'budget.minutes'?"),
-        (["task=dex_trak"], "unknown task 'dex_trak'; did you mean 'dex_track'? tasks: dex_track"),
+        (["task=dex_trak"], "unknown task 'dex_trak'; did you mean 'dex_track'? tasks: arm_pick_place, "),
         (["algo=pp"], "unknown algo 'pp'; did you mean 'ppo'? algos: ppo"),
         (["world=gpu2"], "unknown world 'gpu2'"),
         (["experiment=dex_rotat"], "unknown experiment 'dex_rotat'; did you mean 'dex_rotate'?"),

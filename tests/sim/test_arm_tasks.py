@@ -116,8 +116,9 @@ def test_progress_is_what_the_formulas_say() -> None:
     assert judge("reach", [0.5, 0.1, 0.12], **starts) == (1.0, True)
     way = 1 - (0.1 - 0.035) / (0.135 - 0.035)  # from 13.5 cm to 10 cm
     behind = [0.5 + table.BEHIND, 0.1, 0.03]
-    assert judge("push", behind, **starts) == (pytest.approx(0.25 + 0.75 * way, abs=1e-5), False)
-    assert judge("push", [behind[0] + 0.15, 0.1, 0.3], **starts)[0] == pytest.approx(0.125 + 0.75 * way, abs=1e-5)
+    pushed = 1 - (0.1 - 0.045) / (0.135 - 0.045)  # onto the pad, not to its middle
+    assert judge("push", behind, **starts) == (pytest.approx(0.25 + 0.75 * pushed, abs=1e-5), False)
+    assert judge("push", [behind[0] + 0.15, 0.1, 0.3], **starts)[0] == pytest.approx(0.125 + 0.75 * pushed, abs=1e-5)
     far = [0.5, 0.1, 0.035 + 0.175]
     assert judge("pick_place", far, **starts) == (pytest.approx(0.15, abs=1e-5), False)
     held = judge("pick_place", [0.5, 0.1, 0.035 + 0.05], height=0.05, **starts)
@@ -157,7 +158,7 @@ def test_things_start_apart_at_rest_and_nothing_is_done(small: Small, task: str)
         kept &= apart(thing, goal, 0.13, 0.07) & apart(thing, decoy, 0.10, 0.05)
         if task == "arm_push":
             kept &= apart(thing, tool, 0.09, 0.04)
-    assert kept.float().mean() > 0.4
+    assert kept.float().mean() > (0.3 if task == "arm_push" else 0.4)  # the best of some candidates, where none fits
     low, high = (0.03, 0.03) if task == "arm_push" else (0.10, 0.22)
     assert tool[:, 2].min() > low - 2e-3 and tool[:, 2].max() < high + 2e-3
     assert not c["done"].any() and not c["done_other"].any() and c["progress"].max() < 0.9
