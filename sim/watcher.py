@@ -16,4 +16,7 @@ class Watcher(Protocol):
         """After a control step, with channels up to date: (N,) bool, the episodes to end here; None for none."""
 
     def begun(self, worlds: Selection) -> None:
-        """New episodes have begun in some worlds, and stand as they will be seen first."""
+        """New episodes have begun in some worlds, and stand as they will be seen first.
+
+        On a GPU, where the host does not ask whether any have, it is told after every step: a mask may be empty.
+        """
