@@ -15,8 +15,9 @@ from sim.camera import BatchCameras
 from sim.engines import Engine
 from sim.env import Env
 from sim.experts.arm import MODES, ScriptedArm
+from sim.robots import get_robot
 from sim.tasks import make_env
-from sim.tasks.arm_scene import pixels
+from sim.tasks.arm_scene import Views, pixels, views
 from sim.tasks.arm_things import Assignment
 from sim.terms.table import named_pos, other_pos
 from vlm_rewards.clips import Clip, ClipSet
@@ -32,6 +33,9 @@ WORLDS = 144
 LEFTOVER = 24
 """Worlds for the last few episodes."""
 LAST_ROUND = 200
+"""Rounds of worlds after which the episodes that are still missing are given up."""
+_SEEDS_APART = 1_000_003
+"""Between the seeds of two environments for one recipe, so that no other recipe's episodes begin alike."""
 
 SHIFTS: dict[str, dict[str, Any]] = {
     "camera": {"camera_position": [-0.02, 0.02], "camera_rotation": [0.0, 0.05]},
@@ -71,10 +75,12 @@ def even_counts(task: str, failures: int, experts: int | None = None) -> dict[st
     """As many episodes of every failure, and ``experts`` (by default as many) of the expert.
 
     Raises:
-        DataError: a task without scripts.
+        DataError: a task without scripts, or negative numbers.
     """
     if task not in MODES:
         raise DataError(unknown("task with scripts", task, MODES))
+    if failures < 0 or (experts or 0) < 0:
+        raise DataError(f"numbers of episodes must be 0 or more, got {failures} and {experts}")
     modes = [*MODES[task], *([SAME_COLOR] if "wrong_object" in MODES[task] else [])]
     return {mode: (failures if experts is None else experts) if mode == "expert" else failures for mode in modes}
 
@@ -88,14 +94,9 @@ def collect(recipe: Recipe, threads: int = 0, say: Say = lambda text: None) -> C
     x to the right and y down in [0, 1], NaN outside.
 
     Raises:
-        DataError: a task without scripts, an unknown mode, or experts that never succeed.
+        DataError: a task without scripts, an unknown mode, no episodes, or scripts that do not do what they should.
     """
-    modes = even_counts(recipe.task, 0)
-    for mode, count in recipe.counts.items():
-        if mode not in modes:
-            raise DataError(unknown(f"mode of {recipe.task}", mode, modes))
-        if count < 0:
-            raise DataError(f"a number of episodes must be 0 or more, got {count} of {mode}")
+    _check(recipe)
     mixed = {mode: count for mode, count in recipe.counts.items() if mode != SAME_COLOR and count}
     alike = {"wrong_object": recipe.counts.get(SAME_COLOR, 0)}
     clips = _collect(recipe, mixed, {}, threads, say)
@@ -103,6 +104,19 @@ def collect(recipe: Recipe, threads: int = 0, say: Say = lambda text: None) -> C
         clips += _collect(recipe, alike, {"same_color": 1.0, "distinct": True}, threads, say)
     order = np.random.default_rng(recipe.seed).permutation(len(clips))
     return ClipSet([clips[i] for i in order])
+
+
+def _check(recipe: Recipe) -> None:
+    modes = even_counts(recipe.task, 0)
+    for mode, count in recipe.counts.items():
+        if mode not in modes:
+            raise DataError(unknown(f"mode of {recipe.task}", mode, modes))
+        if count < 0:
+            raise DataError(f"a number of episodes must be 0 or more, got {count} of {mode}")
+    if not any(recipe.counts.values()):
+        raise DataError(f"a recipe for {recipe.task} asks for no episodes")
+    if recipe.every < 1:
+        raise DataError(f"every must be at least 1 control step, got {recipe.every}")
 
 
 def _collect(recipe: Recipe, counts: Mapping[str, int], extra: Mapping[str, Any], threads: int, say: Say) -> list[Clip]:
@@ -115,8 +129,8 @@ def _collect(recipe: Recipe, counts: Mapping[str, int], extra: Mapping[str, Any]
     generator = np.random.default_rng(recipe.seed)
     clips: list[Clip] = []
     number = 0
-    for worlds in (min(total, WORLDS), min(total, LEFTOVER)):  # the last few in a world of their own
-        env = make_env(recipe.task, worlds, recipe.seed + number, Engine(threads=threads), **settings)
+    for worlds in dict.fromkeys((min(total, WORLDS), min(total, LEFTOVER))):  # the last few in a world of their own
+        env = make_env(recipe.task, worlds, recipe.seed + _SEEDS_APART * number, Engine(threads=threads), **settings)
         with BatchCameras(env.world, CAMERAS, recipe.size, recipe.size, threads=threads) as cameras:
             while (left := sum(wanted.values())) and (left > LEFTOVER or worlds <= LEFTOVER) and number < LAST_ROUND:
                 modes = _assign(wanted, worlds, generator)
@@ -126,8 +140,8 @@ def _collect(recipe: Recipe, counts: Mapping[str, int], extra: Mapping[str, Any]
                         clips.append(replace(clip, mode=SAME_COLOR) if extra else clip)
                 number += 1
                 say(f"{len(clips)} of {total} episodes")
-        if len(clips) == total:
-            return clips
+    if len(clips) == total:
+        return clips
     missing = ", ".join(f"{count} of {mode}" for mode, count in wanted.items() if count)
     raise DataError(f"{recipe.task}: the scripts did not make enough episodes; missing: {missing}")
 
@@ -160,27 +174,32 @@ def _episodes(
     generator: np.random.Generator,
     alike: bool,
 ) -> list[Clip]:
-    """One episode in every world; of ``wrong_object`` those whose objects are ``alike`` in colour, or are not."""
+    """One episode in every world; of ``wrong_object`` those whose objects are ``alike`` in colour, or are not.
+
+    A world that is reset on the way, because its physics failed, gives none.
+    """
     arm = ScriptedArm(env, modes, seed=recipe.seed * 100_003 + number)
     env.reset()
     same = assignment_of(env).same_colored().tolist()
+    whole = torch.ones(env.num_envs, dtype=torch.bool)
     pictures: list[torch.Tensor] = []
     rows: list[dict[str, torch.Tensor]] = []
-    steps = round(HORIZON_S / env.step_dt)
-    for step in range(steps + 1):
-        if step % recipe.every == 0:
+    for k in range(round(HORIZON_S / env.step_dt) + 1):
+        if k:
+            step = env.step(arm.act())
+            whole &= ~(step.terminated | step.truncated)
+        if k % recipe.every == 0:
             rgb = cameras.refresh().rgb
             assert rgb is not None
             pictures.append(rgb.clone())
             rows.append(_labels(env))
-        env.step(arm.act())
     rgb = torch.stack(pictures, dim=1)
     labels = {name: torch.stack([row[name] for row in rows], dim=1) for name in rows[0]}
     asked, others = env.instructions(), assignment_of(env).instructions(other=True)
     times = torch.arange(len(rows), dtype=torch.float64) * recipe.every * env.step_dt
     clips = []
     for i, mode in enumerate(modes):
-        if mode == "wrong_object" and same[i] != alike:  # each has a set of its own
+        if not whole[i] or (mode == "wrong_object" and same[i] != alike):  # each has a set of its own
             continue
         length = _length(labels["done"][i], mode, len(rows), generator)
         facts = {name: value[i, :length].clone() for name, value in labels.items() if name not in ("progress", "done")}
@@ -211,6 +230,7 @@ def _labels(env: Env) -> dict[str, torch.Tensor]:
     """What the simulation knows of every world now, name → (N,) or (N, d)."""
     c = env.channels
     goal = torch.cat([c["pad_pos"][:, 0], torch.zeros_like(c["pad_pos"][:, 0, :1])], dim=1)
+    seen = _views(env)
     places = {"named": named_pos(c), "other": other_pos(c), "goal": goal}
     return {
         "progress": c["progress"].clone(),
@@ -219,8 +239,16 @@ def _labels(env: Env) -> dict[str, torch.Tensor]:
         "done_other": c["done_other"].unsqueeze(1).clone(),
         "proprioception": torch.cat([c["joint_pos"], c["tool_pos"]], dim=1),
         "state": env.task.observe("critic", c).clone(),
-        **{f"pixel_{name}": pixels(c, place).flatten(1) for name, place in places.items()},
+        **{f"pixel_{name}": pixels(c, place, seen).flatten(1) for name, place in places.items()},
     }
+
+
+def _views(env: Env) -> Views | None:
+    """How the cameras see, where that is randomised."""
+    fields = {name for randomizer in env.task.randomizers.values() for name in randomizer.fields}
+    if not any(name.startswith("cam_") for name in fields):
+        return None
+    return views(env.world, get_robot(env.task.robot).tool_site)
 
 
 def _length(done: torch.Tensor, mode: str, frames: int, generator: np.random.Generator) -> int:

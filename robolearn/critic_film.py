@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.critic_summary import Scored
+from robolearn.critic_summary import Scored, verdict
 from robolearn.critic_views import CONFIDENCE, DONE, FUSED, VIEWS, draw_progress, shade_abstentions
 from vlm_rewards.fitting import fitted
 from vlm_rewards.streams import Picture
@@ -48,7 +48,7 @@ def _frames(
     scored: Scored, views: Mapping[str, ViewReader], fps: float, tick: Callable[[int], None]
 ) -> Iterator[np.ndarray]:
     drawing = None
-    length = float(scored.times[-1] - scored.times[0]) + _step(scored.times)
+    length = float(scored.times[-1] - scored.times[0]) + scored.step_s
     moments = zip(*(reader.moments(trim=True) for reader in views.values()), strict=False)
     for k, pictures in enumerate(moments):
         if k / fps >= length - 1e-6:
@@ -56,10 +56,6 @@ def _frames(
         drawing = drawing or _Drawing(scored, views, [picture.rgb.shape for picture in pictures])
         yield drawing.frame(float(scored.times[0]) + k / fps, pictures)
         tick(1)
-
-
-def _step(times: np.ndarray) -> float:
-    return float(times[1] - times[0]) if len(times) > 1 else 1.0
 
 
 class _Drawing:
@@ -195,10 +191,13 @@ def _curve(scored: Scored, width: int) -> tuple[np.ndarray, tuple[float, float],
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((50 / width, 24 / _PANEL, 1.0 - 66 / width, 1.0 - 34 / _PANEL), facecolor="white")
     draw_progress(axes, scored)
-    shade_abstentions(axes, scored)
+    shade_abstentions(axes, scored, scored.progress)
+    if not scored.usable:
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+        axes.text(0.5, 0.5, verdict(scored), transform=axes.transAxes, ha="center", va="center", color=_RED, bbox=box)
     for subtask in scored.subtasks:
         axes.axvline(subtask.end_s, color="0.8", linewidth=0.7, zorder=0)
-    span = (float(scored.times[0]), float(scored.times[-1]) + _step(scored.times))
+    span = (float(scored.times[0]), float(scored.times[-1]) + scored.step_s)
     axes.set_xlim(*span)
     axes.set_ylabel("")
     axes.tick_params(labelsize=8)

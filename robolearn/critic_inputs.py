@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -128,3 +129,10 @@ def reference_views(reference: Path, views: Mapping[str, Path]) -> dict[str, Pat
             raise ScoreError(f"reference {reference} has no {path.name} for view {view}; it holds {holds}")
         found[view] = there[0]
     return found
+
+
+def run_name(views: Mapping[str, Path]) -> str:
+    """The recording's folder, or the video where it is alone, and the time."""
+    first = next(iter(views.values())).resolve()
+    name = first.stem if len(views) == 1 else first.parent.name
+    return f"{name}-{datetime.datetime.now():%Y-%m-%dT%H-%M-%S}"

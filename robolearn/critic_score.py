@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import datetime
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from robolearn.critic_inputs import (
     named_views,
     quoted,
     read_instructions,
+    run_name,
 )
 from robolearn.errors import unknown
 from robolearn.files import json_line, to_json, write_atomic
@@ -90,6 +91,8 @@ class Options:
     """Read what there is of damaged videos, and the part that all views share."""
     batch: int = 16
     """Moments judged at once."""
+    plot: bool = True
+    """Write the plot."""
     film: bool = True
     """Write the film."""
     film_fps: float = 10.0
@@ -128,7 +131,6 @@ def score(options: Options) -> tuple[Scored, dict[str, Any]]:
     Raises:
         RobolearnError: the critic, the recording, or what is said about it cannot be used.
     """
-    from robolearn.critic_keyframes import read_keyframes
     from robolearn.critic_reading import read_recording, reference_goal
     from robolearn.critic_summary import Scored, per_moment, summarise
     from robolearn.critic_views import plot_scores
@@ -140,30 +142,33 @@ def score(options: Options) -> tuple[Scored, dict[str, Any]]:
     critic, judging = _critic(options, given, texts[0])
     cameras = assigned(critic, given, options.views)
     passes(critic, tuple(cameras), judging)  # refuses what the critic cannot judge before anything is read
-    recording = read_recording(options, critic, {camera: given[view] for camera, view in cameras.items()})
-    keyframes: tuple[Subtask, ...] = ()
-    if options.keyframes is not None:
-        keyframes = read_keyframes(Path(options.keyframes), recording.sources[0].taken, options.end_s is None)
-    if options.reference is not None:
-        judging = dataclasses.replace(judging, reference=reference_goal(options, critic, given, cameras, texts[0]))
-    judged = _judge(critic, recording, texts if options.paraphrases else texts[:1], judging)
-    scored = Scored.of(critic.name, judged, recording.times.numpy(), keyframes, options.abstain, options.fallback)
-    folder = Path(options.out) if options.out else Path("critic_scores") / _run_name(given)
-    folder.mkdir(parents=True, exist_ok=True)
-    described = {
-        "format": 1,
-        "critic": {"what": options.critic, "name": critic.name, "revision": critic.revision},
-        "instruction": texts[0],
-        **summarise(scored),
-        "settings": dataclasses.asdict(options),
-        "recording": _described(recording, cameras),
-    }
-    whole = {**described, "per_moment": per_moment(scored)}
-    write_atomic(folder / "scores.json", (json.dumps(to_json(whole), indent=1, allow_nan=False) + "\n").encode())
-    files = [folder / "scores.json", plot_scores(scored, folder / "scores.png")]
-    if options.film:
-        files.append(_film(options, scored, given, cameras, folder / "scores.mp4"))
-    return scored, {**described, "files": [str(file) for file in files]}
+    with _output(Path(options.out or Path("critic_scores") / run_name(given))) as folder:
+        recording = read_recording(options, critic, {camera: given[view] for camera, view in cameras.items()})
+        keyframes = _keyframes(options, recording)
+        if options.reference is not None:
+            goal = reference_goal(options, critic, given, cameras, texts[0])
+            judging = dataclasses.replace(judging, reference=goal)
+        judged = _judge(critic, recording, texts if options.paraphrases else texts[:1], judging)
+        scored = Scored.of(critic, judged, recording.times.numpy(), keyframes, options.abstain, options.fallback)
+        described = {
+            "format": 1,
+            "critic": {"what": options.critic, "name": critic.name, "revision": critic.revision},
+            "instruction": texts[0],
+            **summarise(scored),
+            "settings": dataclasses.asdict(options),
+            "recording": _described(recording, cameras),
+        }
+        files = [folder / f"scores.{kind}" for kind in ("json", "png", "mp4")]
+        for file in files:  # what stays of an earlier scoring would not belong to this one
+            file.unlink(missing_ok=True)
+        whole = {**described, "per_moment": per_moment(scored)}
+        with _writing(folder):
+            write_atomic(files[0], (json.dumps(to_json(whole), indent=1, allow_nan=False) + "\n").encode())
+            if options.plot:
+                plot_scores(scored, files[1])
+        if options.film:
+            _film(options, scored, given, cameras, files[2])
+    return scored, {**described, "files": [str(file) for file in files if file.exists()]}
 
 
 def _check(options: Options) -> None:
@@ -225,13 +230,47 @@ def _film(options: Options, scored: Scored, views: Mapping[str, Path], cameras: 
         readers[title] = ViewReader(
             names.get(view, view), file, options.film_fps, options.start_s, options.end_s, options.fps
         )
-    frames = (
-        round(len(scored.times) * (scored.times[1] - scored.times[0]) * options.film_fps)
-        if len(scored.times) > 1
-        else 1
-    )
+    frames = round(len(scored.times) * scored.step_s * options.film_fps)
     with progress_bar("filming", frames) as tick:
         return film_scores(scored, readers, path, options.film_fps, tick)
+
+
+def _keyframes(options: Options, recording: Recording) -> tuple[Subtask, ...]:
+    """Annotated subtasks that end in the part that was read."""
+    from robolearn.critic_keyframes import read_keyframes
+
+    if options.keyframes is None:
+        return ()
+    source = recording.sources[0]
+    found = read_keyframes(Path(options.keyframes), source.taken, whole=options.end_s is None)
+    first, last = float(recording.times[0]), source.length_s + 1e-6
+    return tuple(subtask for subtask in found if first < subtask.end_s <= last)
+
+
+@contextlib.contextmanager
+def _output(folder: Path) -> Iterator[Path]:
+    """The folder to write to, made before the work; if nothing gets written, one that was made goes.
+
+    Raises:
+        ScoreError: it cannot be made.
+    """
+    new = not folder.exists()
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        if new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ScoreError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def _described(recording: Recording, cameras: Mapping[str, str]) -> dict[str, Any]:
@@ -254,10 +293,3 @@ def _described(recording: Recording, cameras: Mapping[str, str]) -> dict[str, An
         "views": sources,
         "notes": recording.notes,
     }
-
-
-def _run_name(views: Mapping[str, Path]) -> str:
-    """The recording's folder, or the video where it is alone, and the time."""
-    first = next(iter(views.values())).resolve()
-    name = first.stem if len(views) == 1 else first.parent.name
-    return f"{name}-{datetime.datetime.now():%Y-%m-%dT%H-%M-%S}"

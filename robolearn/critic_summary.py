@@ -11,7 +11,9 @@ import numpy as np
 
 from robolearn.critic_keyframes import Subtask, at_ends, done_share, rank_correlation
 from vlm_rewards.answer import Answer
+from vlm_rewards.critic import Critic
 from vlm_rewards.judging import Judgement
+from vlm_rewards.operating_point import OperatingPoint, fires
 
 USABLE = 0.5
 """A judgement is usable if at least this share of the moments was judged."""
@@ -72,6 +74,7 @@ class Scored:
         progress, views, done: curves; what ``progress`` was made from is ``capability``.
         scaled: progress lies in [0, 1].
         least: confidence below which the critic abstains.
+        point: when a probability of done counts as done.
         subtasks: annotated by people.
         latency_ms: (T,).
         paraphrases: instruction in other words → progress.
@@ -86,6 +89,7 @@ class Scored:
     capability: str
     scaled: bool
     least: float
+    point: OperatingPoint
     subtasks: tuple[Subtask, ...]
     latency_ms: np.ndarray
     paraphrases: Mapping[str, Curve]
@@ -93,7 +97,7 @@ class Scored:
     @classmethod
     def of(
         cls,
-        critic: str,
+        critic: Critic,
         judged: Mapping[str, Judgement],
         times: np.ndarray,
         subtasks: Sequence[Subtask],
@@ -104,7 +108,7 @@ class Scored:
         (instruction, first), *others = judged.items()
         made = {text: Curve.of(judgement.progress, abstain, fallback) for text, judgement in others}
         return cls(
-            critic,
+            critic.name,
             instruction,
             times,
             Curve.of(first.progress, abstain, fallback),
@@ -113,10 +117,16 @@ class Scored:
             first.capability.value,
             first.scaled,
             abstain,
-            tuple(subtask for subtask in subtasks if times[0] <= subtask.end_s <= times[-1] + _step(times)),
+            getattr(critic, "point", OperatingPoint()),
+            tuple(subtasks),
             first.latency_ms.cpu().double().numpy(),
             made,
         )
+
+    @property
+    def step_s(self) -> float:
+        """Between two moments."""
+        return float(self.times[1] - self.times[0]) if len(self.times) > 1 else 1.0
 
     @property
     def usable(self) -> bool:
@@ -158,7 +168,7 @@ def summarise(scored: Scored) -> dict[str, Any]:
         },
         "views": {camera: numbers(curve, scored.times) for camera, curve in scored.views.items()},
         "view_spread": _spread([curve.values for curve in scored.views.values()]),
-        "done": None if scored.done is None else _done(scored.done, scored.times),
+        "done": None if scored.done is None else _done(scored.done, scored.times, scored.point),
         "keyframes": _agreement(scored) if scored.subtasks else None,
         "paraphrases": {text: numbers(curve, scored.times) for text, curve in scored.paraphrases.items()},
         "paraphrase_spread": None,
@@ -208,13 +218,14 @@ def numbers(curve: Curve, times: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _done(curve: Curve, times: np.ndarray) -> dict[str, Any]:
-    reached = np.flatnonzero(np.nan_to_num(curve.values) >= 0.5)
+def _done(curve: Curve, times: np.ndarray, point: OperatingPoint) -> dict[str, Any]:
+    first = fires(curve.values, point.threshold, point.debounce)
     return {
         "end": curve.end,
         "highest": float(np.nanmax(curve.values)) if curve.valid.any() else None,
-        "first_at_s": float(times[reached[0]]) if len(reached) else None,
-        "share": float((np.nan_to_num(curve.values) >= 0.5).mean()),
+        "threshold": point.threshold,
+        "debounce": point.debounce,
+        "first_at_s": None if first is None else float(times[first]),
     }
 
 
@@ -249,7 +260,3 @@ def _last_valid(values: np.ndarray) -> np.ndarray:
     """(T,) the latest finite value up to each moment; NaN before the first."""
     rows = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), -1))
     return np.where(rows >= 0, values[rows.clip(min=0)], np.nan)
-
-
-def _step(times: np.ndarray) -> float:
-    return float(times[1] - times[0]) if len(times) > 1 else 1.0

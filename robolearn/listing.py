@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sim.randomize import Kind
     from sim.robots import Robot
 
-SUMMARY = "list tasks, robots, objects, algorithms, presets and randomisers"
+SUMMARY = "list tasks, robots, objects, algorithms, rewards, presets and randomisers"
 
 
 class ListError(RobolearnError):
@@ -108,6 +108,8 @@ def _robots() -> list[Entry]:
 def _parts(robot: Robot) -> str:
     if robot.palm_site:
         return f"hand, {len(robot.finger_joints)} finger joints, {len(robot.fingertip_sites)} fingertips"
+    if robot.tool_site:
+        return f"arm, {len(robot.joint_names) - len(robot.gripper_joints)} joints and a gripper"
     return f"whole robot, {len(robot.joint_names)} joints, {len(robot.foot_sites)} feet"
 
 
@@ -166,6 +168,7 @@ KINDS: dict[str, Callable[[], Sequence[Entry]]] = {
     "robots": _robots,
     "objects": _objects,
     "algos": _group("algo"),
+    "rewards": _group("reward"),
     "worlds": _group("world"),
     "experiments": _group("experiment"),
     "randomizers": randomizers,

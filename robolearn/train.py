@@ -24,6 +24,7 @@ from robolearn.config import (
     to_plain,
     to_train_config,
 )
+from robolearn.critic_opening import open_reward, rewarding
 from robolearn.devices import learner_device
 from robolearn.errors import did_you_mean
 from robolearn.files import json_line, write_atomic
@@ -33,8 +34,8 @@ from robolearn.runs import Run, RunError, default_name
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from robolearn.critic_reward import CriticReward
     from robolearn.training import Environment, Learner, Outcome, Training
-    from vlm_rewards.critic import Critic
 
 SUMMARY = "train a policy; resume=<run> continues a run, -m sweeps over comma lists"
 
@@ -78,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", action="store_true", help="print the configuration and stop")
     parser.epilog = (
         "resume=<run> continues a run; budget.*, checkpoint.*, curves, evaluate and video may change.\n"
-        f"task=, algo=, world= and experiment= choose by name (robolearn list).\n\n{parser.epilog}\n\n"
+        f"task=, algo=, reward=, world= and experiment= choose by name (robolearn list).\n\n{parser.epilog}\n\n"
         "robolearn train --cfg prints the settings of the task and of the learner too."
     )
 
@@ -115,10 +116,13 @@ def train(config: TrainConfig, make_env: MakeEnv | None = None) -> Result | None
     """
     started = _started()
     with processes() as rank, enough_memory(config):
-        critic = open_reward(config)
+        critic = open_reward(config, _say if rank == 0 else _silent)
         env, learner = make_environment_and_learner(config, make_env)
-        with _new_run(config) if rank == 0 else nullcontext() as run:
-            return _carry_out(_training(config, env, learner, critic, run), started)
+        with (
+            rewarding(config, env, learner, critic) as reward,
+            _new_run(config) if rank == 0 else nullcontext() as run,
+        ):
+            return _carry_out(_training(config, env, learner, reward, run), started)
 
 
 def _started() -> float:
@@ -145,17 +149,19 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
         processes() as rank,
         Run.open(path, write=True) if rank == 0 else nullcontext() as run,
     ):
-        critic = open_reward(config)
-        training = _training(config, *make_environment_and_learner(config, make_env), critic, run)
-        if checkpoint is not None:
-            training.restore(checkpoint.state)
-        if run is not None:
-            skipped = checkpoint.skipped if checkpoint else ()
-            for line in (*(f"passed over: {line}" for line in skipped), *run.drift()):
-                print(line, file=sys.stderr)
-            write_atomic(run.path / "config.yaml", _yaml(to_plain(config)).encode())
-            run.rewind(checkpoint.iteration if checkpoint else 0)
-        return _carry_out(training, started)
+        critic = open_reward(config, _say if rank == 0 else _silent)
+        env, learner = make_environment_and_learner(config, make_env)
+        with rewarding(config, env, learner, critic) as reward:
+            training = _training(config, env, learner, reward, run)
+            if checkpoint is not None:
+                training.restore(checkpoint.state)
+            if run is not None:
+                skipped = checkpoint.skipped if checkpoint else ()
+                for line in (*(f"passed over: {line}" for line in skipped), *run.drift()):
+                    _say(line)
+                write_atomic(run.path / "config.yaml", _yaml(to_plain(config)).encode())
+                run.rewind(checkpoint.iteration if checkpoint else 0)
+            return _carry_out(training, started)
 
 
 @contextmanager
@@ -195,26 +201,8 @@ def make_environment(config: TrainConfig, seed: int) -> Environment:
 
     task = {key: value for key, value in config.task.items() if key != "name"}
     if config.reward.judges and config.reward.stage.success == "critic":
-        if "ends" not in task:
-            raise ConfigError(f"task {config.task['name']!r} cannot leave it to a critic to say what success is")
         task["ends"] = "never"  # the critic says when it is done
     return make_env(config.task["name"], config.num_envs, seed=seed, engine=config.world.engine(), **task)
-
-
-def open_reward(config: TrainConfig) -> Critic | None:
-    """The critic that is to reward the training, if any; ``config.reward`` is completed.
-
-    Raises:
-        CriticError: there is none of that name, or it may not be used.
-    """
-    if not config.reward.judges:
-        return None
-    from robolearn.critic_reward import open_critic
-
-    critic, config.reward = open_critic(config.reward, str(config.task["name"]))
-    for mark in config.reward.marks:
-        print(f"the critic is forced, and the run is marked: {mark}", file=sys.stderr)
-    return critic
 
 
 def make_learner(config: TrainConfig, env: Any) -> Learner:
@@ -264,18 +252,13 @@ def make_environment_and_learner(config: TrainConfig, make_env: MakeEnv | None =
     return env, make_learner(config, env)
 
 
-def _training(config: TrainConfig, env: Any, learner: Learner, critic: Critic | None, run: Run | None) -> Training:
+def _training(
+    config: TrainConfig, env: Any, learner: Learner, reward: CriticReward | None, run: Run | None
+) -> Training:
     from robolearn.training import Training
 
     display = make_display(f"{config.task.get('name', '')} {run.path if run else ''}", silent=run is None)
     config.checkpoint.best = config.checkpoint.best or f"episode/{env.task.success}"
-    reward = None
-    if config.reward.judges:
-        from robolearn.critic_reward import CriticReward
-
-        reward = CriticReward(env, critic, config.reward, learner.config.gamma, config.seed)
-        reward.watch()
-        learner.reward_stage = reward
     return Training(config, env, learner, run, display, reward)
 
 
@@ -339,6 +322,14 @@ def _free(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _silent(text: str) -> None:
+    pass
 
 
 def _yaml(config: Any) -> str:

@@ -40,8 +40,11 @@ class Environment(Protocol):
         """Restore what `state_dict` returned."""
 
 
-class Stateful(Protocol):
-    """What has to be stored with a run, such as a reward that remembers."""
+class Reward(Protocol):
+    """What the loop needs of what rewards the learner, if that is not the environment alone."""
+
+    def report(self) -> dict[str, float]:
+        """Metrics of the rollout that was collected."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-exact continuation needs."""
@@ -108,7 +111,7 @@ class Training:
         learner: Learner,
         run: Run | None,
         display: Silent,
-        reward: Stateful | None = None,
+        reward: Reward | None = None,
     ) -> None:
         self.config, self.env, self.learner, self.run, self.display = config, env, learner, run, display
         self.reward = reward
@@ -189,6 +192,8 @@ class Training:
         diverged = getattr(self.env, "diverged", None)
         if diverged is not None:
             extra["run/diverged_worlds"] = float(diverged)
+        if self.reward is not None:
+            extra |= self.reward.report()
         metrics = {**metrics, **extra}
         if self.run is None:
             return metrics

@@ -40,7 +40,7 @@ class Channels(dict[str, torch.Tensor]):
     def __missing__(self, name: str) -> torch.Tensor:
         function = self.derived.get(name)
         if function is None:
-            raise ChannelError(unknown("channel", name, [*self.keys(), *self.derived]))
+            raise ChannelError(unknown("channel", name, {**self, **self.derived}))
         value = self[name] = function(self)
         return value
 

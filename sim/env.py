@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from robolearn.contract import Contract, robot_hash
-from robolearn.errors import RobolearnError
 from sim.channels import Channels
+from sim.disturbances import Disturbances
+from sim.ending import Ending
+from sim.errors import EnvError
 from sim.graphs import Replayed
-from sim.randomizers.signals import Latency
+from sim.health import Health
 from sim.selection import Selection
 from sim.senses import Rows, Senses
 from sim.step import Step
-from sim.task import Randomizer, Task
+from sim.task import Task
+from sim.watcher import Watcher
 from sim.world import World
 
-log = logging.getLogger(__name__)
-
-COMMAND_DELAY = "command_delay"
-"""What a task's own latency is called among the randomisers."""
-
-
-class EnvError(RobolearnError):
-    """An action that cannot be applied, or a task that gives its policy what no robot measures."""
-
-
-@dataclass
-class _Ending:
-    """What a step has found out by the time that episodes are reset.
-
-    Attributes:
-        step: without observations yet.
-        worlds: whose episodes ended.
-        last: their channels, before the reset.
-        state: where their next episodes start.
-    """
-
-    step: Step
-    worlds: Selection
-    last: Rows
-    state: Mapping[str, torch.Tensor]
-
-
-class Watcher(Protocol):
-    """Somebody who looks at every step before ended episodes are gone, such as a critic with cameras."""
-
-    def judge(self) -> torch.Tensor | None:
-        """After a control step, with channels up to date: (N,) bool, the episodes to end here; None for none."""
-
-    def begun(self, worlds: Selection) -> None:
-        """New episodes have begun in some worlds, and stand as they will be seen first."""
+__all__ = ["Env", "EnvError", "Step", "Watcher"]
 
 
 class Env:
@@ -72,10 +38,7 @@ class Env:
         step_dt: seconds per control step.
         max_episode_length: control steps.
         contract: channels, command, rate of a policy for this task.
-        watcher: is asked after every step and told of every start, if there is one; what it ends counts as terminated.
     """
-
-    watcher: Watcher | None = None
 
     def __init__(self, task: Task, world: World, seed: int = 0) -> None:
         self.task = task
@@ -91,21 +54,14 @@ class Env:
         self._seed(seed)
         self._all = Selection.all(self.num_envs, self.device)
         self._sick: torch.Tensor | None = None
-        self._diverged = torch.zeros((), dtype=torch.long, device=self.device)
-        self._reported = 0
+        self._health = Health(world)
         self._bad_actions = torch.zeros((), dtype=torch.long, device=self.device)
         self._decoder_state = {
             channel.name: torch.zeros(self.num_envs, *channel.shape, device=self.device)
             for channel in task.action.state
         }
-        self._randomizers = _randomizers(task)
-        self._timed = [r for r in self._randomizers.values() if r.at == "interval"]
-        self._latency = next((r for r in self._randomizers.values() if isinstance(r, Latency)), None)
-        for randomizer in self._randomizers.values():
-            randomizer.prepare(world)
-        width = sum(randomizer.factor.shape[1] for randomizer in self._randomizers.values())
-        self._factors = torch.zeros(self.num_envs, width, device=self.device)
-        self._randomize(self._all, "start")
+        self._disturbances = Disturbances(task, world, self._generators)
+        self._disturbances.start(self._all)
         self._reset(self._all)
         self._senses = Senses(task, world, self._extra_channels, self._generators["noise"])
         self._action = torch.zeros(self.num_envs, self.num_actions, device=self.device)
@@ -113,15 +69,15 @@ class Env:
         self._before = Replayed(self._act, self.device, drawing)
         self._stopped = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         self._look = Replayed(self._sense, self.device, drawing)
-        self._after = Replayed(self._judge, self.device, drawing)
         self._begin = Replayed(self._start, self.device)
         self._show = Replayed(self._observe, self.device, drawing)
-        self._ending: _Ending | None = None
+        self._ending: Ending | None = None
+        self.watcher = None
         if world.dense:
             world.step(task.decimation)  # compiles and captures, before anybody measures a step
         self._obs = self.reset()
         self.observation_dims = {group: int(value.shape[1]) for group, value in self._obs.items()}
-        self.contract = self._make_contract()
+        self.contract = self._senses.contract(self.step_dt, self._disturbances.delay)
 
     def reset(self, seed: int | None = None) -> dict[str, torch.Tensor]:
         """Start a new episode in every world; return the observations, group → (N, d).
@@ -135,7 +91,7 @@ class Env:
         self.task.metrics.finish(self._all)
         self._obs = self._senses.observe()
         if self.watcher is not None:
-            self.watcher.begun(self._all)
+            self.watcher.begun(self._all, reset=True)
         return self._obs
 
     def step(self, action: torch.Tensor) -> Step:
@@ -145,22 +101,24 @@ class Env:
             EnvError: actions of another shape, or not finite (on a GPU, `check` says so); nothing has moved.
         """
         self._take(action)
+        self._forget()
         self._before()
         self.world.step(self.task.decimation)
         self._sick = self._look()
         if self.watcher is not None:
-            stop = self.watcher.judge()
-            self._stopped.fill_(False) if stop is None else self._stopped.copy_(stop)
+            self._forget()
+            self._heed(self.watcher.judge())
+            self._forget()
         self._ending = ending = self._after()
         if len(ending.worlds):
             self.world.reset(ending.worlds)
             self._begin()
             self.world.forward(ending.worlds)
         step = self._show()
-        self._senses.forget()
+        self._forget()
         self._obs = step.obs
         if self.watcher is not None and len(ending.worlds):
-            self.watcher.begun(ending.worlds)
+            self.watcher.begun(ending.worlds, reset=False)
         if self.task.curriculum and len(ending.worlds):
             summary = step.summary()
             for curriculum in self.task.curriculum.values():
@@ -178,14 +136,12 @@ class Env:
         if bad := int(self._bad_actions):
             self._bad_actions.zero_()
             raise EnvError(f"{bad} actions since the last check were not finite")
-        if self.world.dense and (new := self.diverged - self._reported):
-            log.warning("%d worlds diverged and were reset", new)
-            self._reported += new
+        self._health.report()
 
     @property
     def diverged(self) -> int:
         """Worlds reset because their physics became unusable, since creation."""
-        return int(self._diverged)
+        return self._health.count
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs."""
@@ -198,8 +154,8 @@ class Env:
             "seen": {name: self._senses.seen[name].clone() for name in self._senses.raw},
             "obs": {name: value.clone() for name, value in self._obs.items()},
             "episode_steps": self.episode_steps.clone(),
-            "randomizers": {name: r.state_dict() for name, r in self._randomizers.items()},
-            "diverged": self._diverged.clone(),
+            "randomizers": self._disturbances.state_dict(),
+            "diverged": self._health.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -209,17 +165,30 @@ class Env:
         self.task.metrics.load_state_dict(state["metrics"])
         for name, value in state["decoder"].items():
             self._decoder_state[name].copy_(value)
-        for name, value in state["randomizers"].items():
-            self._randomizers[name].load_state_dict(value)
+        self._disturbances.load_state_dict(state["randomizers"])
         self.episode_steps.copy_(state["episode_steps"])
-        self._diverged.copy_(torch.as_tensor(state["diverged"]))
-        self._reported = self.diverged
-        self._update_factors()
+        self._health.restore(state["diverged"])
         self._senses.read()
         for name, value in state["generators"].items():  # after reading, which draws noise
             self._generators[name].set_state(value)
         self._senses.restore(state["seen"])
         self._obs = {name: value.clone() for name, value in state["obs"].items()}
+
+    @property
+    def watcher(self) -> Watcher | None:
+        """Who is asked after every step and told of every start, if anybody; what it ends counts as terminated."""
+        return self._watcher
+
+    @watcher.setter
+    def watcher(self, watcher: Watcher | None) -> None:
+        self._watcher = watcher
+        # A graph that was captured without a watcher would go on without it.
+        self._after = Replayed(self._judge, self.device, self._generators.values())
+
+    @property
+    def failed(self) -> torch.Tensor | None:
+        """(N,) bool, the worlds whose physics became unusable in the last step; None if the host knows of none."""
+        return self._sick
 
     @property
     def channels(self) -> Channels:
@@ -246,52 +215,39 @@ class Env:
             if len(bad):
                 raise EnvError(f"actions of {len(bad)} worlds are not finite, first of world {int(bad[0])}")
 
-    def _make_contract(self) -> Contract:
-        """The channels that the policy's observations and the decoder read, as a contract."""
-        task = self.task
-        seen = self._senses.seen
-        probe = Channels({name: seen[name] for name in self._senses.raw}, task.derived)
-        task.observe("policy", probe)
-        task.action.decode(probe, torch.zeros(self.num_envs, self.num_actions, device=self.device))
-        offered = [*task.measured, *task.goal.channels]
-        known = {channel.name for channel in (*offered, *task.action.state)} | set(task.derived)
-        if privileged := sorted(probe.accessed - known):
-            raise EnvError(f"task {task.name!r}: its policy reads {', '.join(privileged)}, known in simulation only")
-        return Contract(
-            robot=task.robot,
-            robot_hash=robot_hash(task.robot_mjcf),
-            inputs=tuple(channel for channel in offered if channel.name in probe.accessed),
-            commands=(task.action.command,),
-            state=task.action.state,
-            rate_hz=1.0 / self.step_dt,
-            delay_s=0.0 if self._latency is None else self.step_dt * self._latency.mean,
-            task=task.name,
-            instruction=task.instruction,
-        )
+    def _heed(self, stop: torch.Tensor | None) -> None:
+        """Note which episodes the watcher ends, (N,) bool."""
+        if stop is not None and (stop.dtype != torch.bool or stop.shape != self._stopped.shape):
+            raise EnvError(
+                f"a watcher's answer is None or ({self.num_envs},) bool, got {tuple(stop.shape)} {stop.dtype}"
+            )
+        self._stopped.fill_(False) if stop is None else self._stopped.copy_(stop)
+
+    def _forget(self) -> None:
+        """On a GPU: a graph must neither be captured with, nor leave behind, what was derived outside of it."""
+        if self.world.dense:
+            self._senses.forget()
 
     def _extra_channels(self) -> dict[str, torch.Tensor]:
-        return {**self._decoder_state, "randomization": self._factors}
+        return {**self._decoder_state, "randomization": self._disturbances.factors}
 
     def _act(self) -> None:
         """Before physics: decode the action and command the actuators; disturb what is due."""
-        for randomizer in self._timed:
-            randomizer.advance(self.world, self.step_dt, self._generators["randomize"])
-        if self._timed:
-            self._update_factors()
+        self._disturbances.advance(self.step_dt)
         command, state = self.task.action.decode(self._senses.seen, self._action)
         for name, value in state.items():
             self._decoder_state[name].copy_(value)
-        self.world.command(command if self._latency is None else self._latency.delayed(command))
+        self.world.command(self._disturbances.delayed(command))
 
     def _sense(self) -> torch.Tensor | None:
         """After physics: what has become of the worlds; (N,) bool those that failed, None if none did."""
         self.task.goal.advance()
         self.episode_steps += 1
-        sick = self._unusable()
+        sick = self._health.failed()
         self._senses.read(keep=sick)
         return sick
 
-    def _judge(self) -> _Ending:
+    def _judge(self) -> Ending:
         """Rewards, what ended and how, and where the next episodes start."""
         task, senses, sick = self.task, self._senses, self._sick
         rewards = self._rewards(sick)
@@ -305,9 +261,9 @@ class Env:
         step = Step({}, rewards, terminated, truncated, worlds.ids)
         step.log["world/diverged"] = 0.0 if sick is None else sick.sum()
         if not len(worlds):
-            return _Ending(step, worlds, Rows({}, {}), {})
+            return Ending(step, worlds, Rows({}, {}), {})
         step.episodes = self._results(worlds, causes, sick)
-        return _Ending(step, worlds, senses.rows(worlds), self._draw(worlds))
+        return Ending(step, worlds, senses.rows(worlds), self._draw(worlds))
 
     def _start(self) -> None:
         """After the physics of ended worlds was reset: write where they start."""
@@ -325,22 +281,6 @@ class Env:
             step.obs = self._senses.observe()
         return step
 
-    def _randomize(self, select: Selection, *times: str) -> None:
-        """Let the randomisers of some times draw for the selected worlds."""
-        for name, randomizer in self._randomizers.items():
-            if randomizer.at in times:
-                generator = self._generators["delay" if name == COMMAND_DELAY else "randomize"]
-                randomizer.apply(self.world, select, generator)
-        self._update_factors()
-
-    def _update_factors(self) -> None:
-        """Bring ``_factors`` (N, R), the factors in force, up to date."""
-        column = 0
-        for randomizer in self._randomizers.values():
-            width = randomizer.factor.shape[1]
-            self._factors[:, column : column + width] = randomizer.factor
-            column += width
-
     def _rewards(self, sick: torch.Tensor | None) -> dict[str, torch.Tensor]:
         rewards = {
             name: term.weight * term.func(self._senses.true, **term.params) for name, term in self.task.rewards.items()
@@ -355,18 +295,6 @@ class Env:
         for cause in causes.values():
             terminated = terminated | cause
         return terminated, causes
-
-    def _unusable(self) -> torch.Tensor | None:
-        """(N,) bool: worlds whose physics failed; None where the host can see that there are none."""
-        sick = self.world.unusable()
-        if not self.world.dense:
-            if not bool(sick.any()):
-                return None
-            select = Selection.of(sick, dense=False)
-            for i, reason in zip(select.ids[:5].tolist(), self.world.reasons(select), strict=False):
-                log.warning("world %d diverged and was reset: %s", i, reason)
-        self._diverged += sick.sum()
-        return sick
 
     def _results(
         self, worlds: Selection, causes: Mapping[str, torch.Tensor], sick: torch.Tensor | None
@@ -388,18 +316,10 @@ class Env:
     def _draw(self, select: Selection) -> dict[str, torch.Tensor]:
         """Draw new episodes for the selected worlds; return the state fields that they start from, (K, ...)."""
         task = self.task
-        if any(randomizer.at != "start" for randomizer in self._randomizers.values()):
-            self._randomize(select, "reset", "interval")
+        self._disturbances.begin(select)
         state = task.goal.reset(select, self._generators["reset"])
         for value in self._decoder_state.values():
             select.fill(value, 0.0)
         select.fill(self.episode_steps, 0)
-        if self._latency is not None:
-            self._latency.hold(select, state["ctrl"])
+        self._disturbances.hold(select, state["ctrl"])
         return state
-
-
-def _randomizers(task: Task) -> dict[str, Randomizer]:
-    """A task's randomisers, and one for its ``command_delay``."""
-    low, high = task.command_delay
-    return {**task.randomizers, **({COMMAND_DELAY: Latency.within(low, high)} if high else {})}

@@ -37,7 +37,8 @@ def available(targets: Mapping[str, Target]) -> dict[str, tuple[Kind, Target | N
     """Names that a task with these targets accepts → what they stand for."""
     found: dict[str, tuple[Kind, Target | None]] = {}
     for name, target in {**targets, **{name: COMMON[name] for name in COMMON if name not in targets}}.items():
-        found |= {f"{name}_{kind.name}": (kind, target) for kind in KINDS if kind.needs and target.offers(kind.needs)}
+        kinds = [k for k in KINDS if k.needs and target.offers(k.needs) and k.name not in target.without]
+        found |= {f"{name}_{kind.name}": (kind, target) for kind in kinds}
     return found | {kind.name: (kind, None) for kind in KINDS if not kind.needs}
 
 
@@ -83,7 +84,7 @@ def noisy_randomizers(
     Returns:
         The randomisers, and whether one of them needs the noise.
     """
-    sensors = {c.name: noise[c.name].size(c.shape[-1]) for c in measured if c.name in noise}
+    sensors = {c.name: math.prod(c.shape[:-1]) * noise[c.name].size(c.shape[-1]) for c in measured if c.name in noise}
     made = make_randomizers(settings, targets, sensors)
     if silent:
         made = {name: randomizer for name, randomizer in made.items() if name not in SENSOR_RANDOMIZERS}

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import torch
 
+from robolearn.contract import Contract, robot_hash
 from sim.channels import Channels
+from sim.errors import EnvError
 from sim.randomizers.signals import SensorBias, SensorNoise
 from sim.selection import Selection
 from sim.task import Task
@@ -94,6 +96,37 @@ class Senses:
     def restore(self, seen: Mapping[str, torch.Tensor]) -> None:
         """Set what the policy saw, raw name → (N, ...)."""
         self._update(self.seen, {name: value.clone() for name, value in seen.items()})
+
+    def contract(self, step_dt: float, delay: float) -> Contract:
+        """The channels that the policy's observations and the decoder read, as a contract.
+
+        Args:
+            step_dt: seconds per control step.
+            delay: control steps by which commands are late.
+
+        Raises:
+            EnvError: they read what is known in simulation only.
+        """
+        task = self._task
+        probe = Channels(self._raw_of(self.seen), task.derived)
+        task.observe("policy", probe)
+        action = torch.zeros(self._world.num_worlds, task.action.num_actions, device=self._world.device)
+        task.action.decode(probe, action)
+        offered = [*task.measured, *task.goal.channels]
+        known = {channel.name for channel in (*offered, *task.action.state)} | set(task.derived)
+        if privileged := sorted(probe.accessed - known):
+            raise EnvError(f"task {task.name!r}: its policy reads {', '.join(privileged)}, known in simulation only")
+        return Contract(
+            robot=task.robot,
+            robot_hash=robot_hash(task.robot_mjcf),
+            inputs=tuple(channel for channel in offered if channel.name in probe.accessed),
+            commands=(task.action.command,),
+            state=task.action.state,
+            rate_hz=1.0 / step_dt,
+            delay_s=step_dt * delay,
+            task=task.name,
+            instruction=task.instruction,
+        )
 
     def _gather(self, keep: torch.Tensor | None) -> dict[str, torch.Tensor]:
         return {**self._world.read(keep), **self._task.goal.read(), **self._extra()}

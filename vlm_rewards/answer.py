@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from robolearn.errors import unknown
+from vlm_rewards.choices import FALLBACKS
 from vlm_rewards.errors import CriticError
-
-FALLBACKS = ("drop", "hold", "distilled")
-"""What to do about an invalid answer: leave the moment out, keep the last valid value, or take a distilled model's."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class Answer:
 
     def sure(self, least: float) -> Answer:
         """The same, with rows invalid whose confidence is below ``least``: the critic abstains there."""
-        return self.invalid(~(self.confidence >= least), f"abstained: confidence below {least:g}")
+        return self.invalid(self.confidence < least, f"abstained: confidence below {least:g}")
 
     def resolve(
         self, fallback: str, held: torch.Tensor | None = None, distilled: torch.Tensor | None = None

@@ -98,17 +98,18 @@ class RandomInit(Critic):
     def __init__(self, seed: int = 0) -> None:
         self.revision = f"seed={seed}"
         generator = torch.Generator().manual_seed(int(seed))
-        self._see = nn.Sequential(
-            nn.Conv2d(3, 16, 5, 2),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, 2),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(3),
-            nn.Flatten(),
-            nn.Linear(288, 64),
-        )
-        self._read = nn.Linear(self._WORDS, 64, bias=False)
-        self._judge = nn.Linear(64, 1, bias=False)
+        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator when they are made
+            self._see = nn.Sequential(
+                nn.Conv2d(3, 16, 5, 2),
+                nn.ReLU(),
+                nn.Conv2d(16, 32, 3, 2),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(3),
+                nn.Flatten(),
+                nn.Linear(288, 64),
+            )
+            self._read = nn.Linear(self._WORDS, 64, bias=False)
+            self._judge = nn.Linear(64, 1, bias=False)
         for module in (*self._see, self._read, self._judge):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 fan_in = module.weight[0].numel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +9,8 @@ import torch
 
 from vlm_rewards.clips import ClipSet
 from vlm_rewards.network import QUERIES, normalised
-from vlm_rewards.text import SentenceEncoder, telling_words, varied, words_of
-
-SENTENCES = 3
-"""Of each episode: its own instruction, the other object's, and one that names an object which is not there."""
+from vlm_rewards.phrasing import Phrasing
+from vlm_rewards.text import SentenceEncoder
 
 
 @dataclass(frozen=True)
@@ -26,6 +23,8 @@ class Augmentation:
             so these are small.
         noise: standard deviation of a camera's noise, in units of [0, 255].
         words: probability, for each word, that it is dropped or that a meaningless one is put before it.
+        recoloured: share of episodes whose colour channels are exchanged; their sentences name no hue.
+        partial: share of the other sentences that name things by hue alone, or without it, where that still tells.
     """
 
     shift: int = 3
@@ -34,6 +33,12 @@ class Augmentation:
     tint: float = 0.03
     noise: float = 4.0
     words: float = 0.12
+    recoloured: float = 0.25
+    partial: float = 0.15
+
+
+_PLAIN = Augmentation(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+_NOISES = 16
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Batch:
         text: (E, S, D).
         value, done: (E, M, S) in [0, 1].
         pixels: (E, M, V, S, Q, 2) of the named object and the goal, in [0, 1] of the picture; NaN: not in it.
-        located: (S, Q) bool, whether ``pixels`` are known at all.
+        located: (E, S, Q) bool, whether ``pixels`` are known at all.
     """
 
     pictures: torch.Tensor
@@ -61,13 +66,11 @@ class Batches:
 
     The truth under the other object's instruction comes from the facts ``progress_other`` and ``done_other``, and
     where things are from ``pixel_named``, ``pixel_other`` and ``pixel_goal``; what a set lacks is not trained on.
-    An instruction of another episode whose telling words fit neither object is one that is not carried out at all.
 
     Args:
-        clips: `Clip.others` must be worded like the instruction, so that what differs is what tells.
+        clips: see `vlm_rewards.phrasing.Phrasing` about their words.
         episodes, moments: E and M.
         augmentation: None for the plain pictures and sentences.
-        near_misses: share of the absent objects that have a telling word in common with the named one.
     """
 
     def __init__(
@@ -78,30 +81,15 @@ class Batches:
         episodes: int = 24,
         moments: int = 5,
         augmentation: Augmentation | None = None,
-        near_misses: float = 0.5,
     ) -> None:
         self.clips, self.episodes, self.moments = clips, min(episodes, len(clips)), moments
-        self.augmentation = augmentation
-        self._near = near_misses
+        self._plain, self._by = augmentation is None, augmentation or _PLAIN
         self._rng = np.random.default_rng(seed)
-        self._noise = torch.from_numpy(
-            np.random.default_rng(seed).standard_normal((16, *clips.rgb.shape[2:]), np.float32)
-        )
+        noise = np.random.default_rng(seed).standard_normal((_NOISES, *clips.rgb.shape[2:]), np.float32)
+        self._noise = torch.from_numpy(noise)
+        self._phrasing = Phrasing(clips, encoder, self._rng, self._by.words, self._by.partial)
+        self._recoloured = self._by.recoloured if self._phrasing.tells else 0.0
         self._order: list[int] = []
-        pairs = [(one, two) for one, others in zip(clips.instructions, clips.others, strict=True) for two in others]
-        telling = telling_words(pairs)
-        sentences = sorted({*clips.instructions, *(two for _, two in pairs)})
-        self._row = {sentence: row for row, sentence in enumerate(sentences)}
-        self._meaning = [frozenset(words_of(sentence)) & telling for sentence in sentences]
-        self._text = self._variants(encoder, sentences, telling)
-
-    def _variants(self, encoder: SentenceEncoder, sentences: Sequence[str], telling: frozenset[str]) -> torch.Tensor:
-        """(U, K, D): each sentence in K wordings."""
-        rate = self.augmentation.words if self.augmentation is not None else 0.0
-        wordings = [[varied(s, telling, self._rng, rate) for _ in range(23 if rate else 0)] for s in sentences]
-        return torch.stack(
-            [encoder.embed([s, *more]) for s, more in zip(sentences, wordings, strict=True)]
-        )
 
     def next(self) -> Batch:
         """The next E episodes of a shuffled round through all of them."""
@@ -115,44 +103,25 @@ class Batches:
         moments = torch.from_numpy(first[:, None] + (share * length[:, None]).astype(np.int64))
         rgb = self.clips.rgb[torch.cat([torch.from_numpy(first)[:, None], moments], 1)]
         pixels, located = self._pixels(moments)
-        value, done = self._truth(moments, chosen)
-        if self.augmentation is None:
-            pictures = normalised(rgb)
-        else:
-            rgb, pixels = self._shifted(rgb, pixels, self.augmentation.shift)
-            pictures = self._lit(rgb, self.augmentation)
-        return Batch(pictures, self._sentences(chosen), value, done, pixels, located)
+        recoloured = self._rng.random(len(chosen)) < self._recoloured
+        text, known = self._phrasing.say(chosen, recoloured)
+        value, done = (part.masked_fill(~known.unsqueeze(1), torch.nan) for part in self._truth(moments))
+        located = located & known.unsqueeze(-1)
+        if self._plain:
+            return Batch(normalised(rgb), text, value, done, pixels, located)
+        rgb, pixels = self._shifted(rgb, pixels, self._by.shift)
+        pictures = self._lit(rgb, self._by)
+        for e in np.flatnonzero(recoloured):
+            pictures[e] = pictures[e][:, :, self._rng.permutation(3)]
+        return Batch(pictures, text, value, done, pixels, located)
 
-    def _sentences(self, chosen: Sequence[int]) -> torch.Tensor:
-        rows = [[self._row[self.clips.instructions[e]], self._other(e), self._absent(e)] for e in chosen]
-        index = torch.tensor([[max(row, 0) for row in three] for three in rows])
-        wording = torch.from_numpy(self._rng.integers(0, self._text.shape[1], index.shape))
-        return self._text[index, wording]
-
-    def _other(self, episode: int) -> int:
-        others = self.clips.others[episode]
-        return self._row[others[0]] if others else -1
-
-    def _absent(self, episode: int) -> int:
-        """A sentence that fits neither object; -1 if the set has none."""
-        here = self._meaning[self._row[self.clips.instructions[episode]]]
-        there = [self._meaning[self._row[other]] for other in self.clips.others[episode]]
-        if not here:
-            return -1
-        fits = [row for row, words in enumerate(self._meaning) if words and words != here and words not in there]
-        near = [row for row in fits if self._meaning[row] & here]
-        fits = near if near and self._rng.random() < self._near else fits
-        return int(self._rng.choice(fits)) if fits else -1
-
-    def _truth(self, moments: torch.Tensor, chosen: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        clips = self.clips
+    def _truth(self, moments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Progress and success (E, M, S) under the three sentences."""
+        clips, made = self.clips, []
         unknown = torch.full_like(moments, torch.nan, dtype=torch.float32)
-        nothing = torch.tensor([0.0 if self._absent(e) >= 0 else torch.nan for e in chosen])
-        absent = nothing[:, None].expand_as(unknown)
-        made = []
         for own, name in ((clips.progress, "progress_other"), (clips.done.float(), "done_other")):
             other = clips.facts[name][moments].squeeze(-1) if name in clips.facts else unknown
-            made.append(torch.stack([own[moments], other, absent], -1))
+            made.append(torch.stack([own[moments], other, torch.zeros_like(unknown)], -1))
         return made[0], made[1]
 
     def _pixels(self, moments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -112,13 +112,13 @@ class Cached(Critic):
         return self.critic.plan(now, instructions)
 
     def value_and_done(self, now: Frames, start: Frames, instructions: Sequence[str]) -> tuple[Answer, Answer]:
-        """Both judgements; a moment that lacks either is sent on for both, so that the critic can share the work."""
+        """Both judgements; a moment that lacks either is sent on for both, so that the critic can share the work.
+
+        Whether it is done is remembered apart from what `done` says, which knows no start.
+        """
         self.require(Capability.DONE)
-        now, start = self._checked(Capability.VALUE, instructions, now, start)
-        questions = (
-            _Question(Capability.VALUE, (now, start)),
-            _Question(Capability.DONE, (now,)),
-        )
+        seen = now, start = self._checked(Capability.VALUE, instructions, now, start)
+        questions = (_Question(Capability.VALUE, seen), _Question(Capability.DONE, seen))
         value, done = self._answers(
             questions, instructions, lambda i, texts: self.critic.value_and_done(now.rows(i), start.rows(i), texts)
         )
@@ -141,7 +141,8 @@ class Cached(Critic):
         """Answers to questions about the same B moments; ``ask`` puts all of them about some of the moments."""
         started = time.perf_counter()
         revision = self._require_revision()
-        digests = {id(frames): _digests(frames, self.timed) for question in questions for frames in question.seen}
+        shown = {id(frames): frames for question in questions for frames in question.seen}
+        digests = {which: _digests(frames, self.timed) for which, frames in shown.items()}
         keys = [self._keys(question, revision, instructions, digests) for question in questions]
         known = [self._recall(some) for some in keys]
         first: dict[tuple[bytes, ...], int] = {}
@@ -225,11 +226,11 @@ class _Question:
 
 def _digest(*parts: bytes) -> bytes:
     """Of parts in order, each told from the next."""
-    made = hashlib.blake2b(digest_size=_KEY_BYTES)
+    made = hashlib.sha256()
     for part in parts:
         made.update(len(part).to_bytes(8, "little"))
         made.update(part)
-    return made.digest()
+    return made.digest()[:_KEY_BYTES]
 
 
 def _digests(frames: Frames, timed: bool) -> list[bytes]:

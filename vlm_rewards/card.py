@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from robolearn.files import to_json
@@ -19,7 +19,7 @@ from vlm_rewards.critic import Critic
 from vlm_rewards.errors import CriticError
 from vlm_rewards.exploit import exploit_verdict
 from vlm_rewards.gates import GATES, Gate, judge_gates
-from vlm_rewards.operating_point import OperatingPoint, choose_operating_point
+from vlm_rewards.operating_point import SAME_COLOUR, OperatingPoint, choose_operating_point
 from vlm_rewards.readings import Readings, latency_ms, read
 from vlm_rewards.shifts import SWAPPED, Shift, first_of_each_mode, made_shifts, reversed_clips, swapped
 
@@ -47,7 +47,7 @@ class CardData:
         validation: other episodes of the same kinds, to choose an operating point and to fit the baselines.
         shifts: name → the test episodes, or others like them, with another camera, another light, and so on.
         heldout: episodes with objects that no training had.
-        same_colour: failures with the wrong object of the right colour; they may also be in ``test``.
+        same_colour: failures with the wrong object of the right colour; those in ``test`` are taken from there.
         wordings: instruction → other wordings; simple exchanges of words where there are none.
         modes: failure modes that have to be judged, whether ``test`` has them or not.
     """
@@ -77,7 +77,7 @@ class Measuring:
     shift_episodes: int = 40
     gamma: float = 0.95
     seed: int = 0
-    seconds: float = 10.0
+    seconds: float = 5.0
 
 
 def make_card(
@@ -105,11 +105,15 @@ def make_card(
         raise CriticError(f"critic {critic.name!r} has no revision: a card could not say what it judged")
     if not any(data.test[e].success for e in range(len(data.test))):
         raise CriticError("the test set of a critic card has no successes")
+    data = _set_apart(data)
     bench = _Bench(critic, data, how or Measuring(), say)
     found = bench.lines()
     found["exploit"] = lines.NOT_GIVEN if exploit is None else asdict(exploit_verdict(*exploit))
     judgements = judge_gates(found)
-    sets = {"test": data.test, "validation": data.validation, "heldout": data.heldout, **data.shifts}
+    sets = {
+        **{"test": data.test, "validation": data.validation, **data.shifts},
+        **{"heldout": data.heldout, "same_colour": data.same_colour},
+    }
     made = {
         "episodes": {name: _counts(clips) for name, clips in sets.items() if clips is not None},
         "settings": asdict(bench.how),
@@ -220,6 +224,17 @@ def _chosen(judge: Reader, validation: ClipSet) -> tuple[OperatingPoint, str]:
         return OperatingPoint(), lines.NOT_OFFERED
     point = choose_operating_point(cases.probabilities, cases.truths, cases.episodes, cases.modes)
     return point, "on validation"
+
+
+def _set_apart(data: CardData) -> CardData:
+    """The data with its wrong objects of the right colour in a set of their own: they count in no other line."""
+    alike = set(data.test.of_mode(SAME_COLOUR))
+    if not alike:
+        return data
+    others = [e for e in range(len(data.test)) if e not in alike]
+    more = [data.same_colour[e] for e in range(len(data.same_colour))] if data.same_colour else []
+    same = ClipSet([*more, *(data.test[e] for e in sorted(alike))])
+    return replace(data, test=data.test.subset(others), same_colour=same)
 
 
 def _counts(clips: ClipSet) -> dict[str, int]:

@@ -170,7 +170,7 @@ def summary(readings: Readings, point: OperatingPoint) -> dict[str, Any]:
     return {
         "voc": math.nan if values is None else _over(metrics.voc, readings, values, _succeeded(readings.clips)),
         "end_gap": end_line(readings)["gap"] if offered else math.nan,
-        "worst_mode": worst,
+        "worst_mode": worst if false_done.get(worst) else "",
         "worst_false_done": false_done.get(worst, math.nan),
         "step_precision": cases.steps(point).precision if cases else math.nan,
         "success_recall": cases.success_recall(point).rate if cases else math.nan,

@@ -44,7 +44,7 @@ def tables(card: Card) -> list[Table]:
         _distances(lines["distance"]),
         _summaries("Baselines", lines["baselines"]),
         _summaries("Shifts", lines["shifts"]),
-        _summaries("Sets apart", {"same colour": lines["same_colour"], "held-out objects": lines["heldout"]}),
+        _apart({"same colour": lines["same_colour"], "held-out objects": lines["heldout"]}),
         _speed(lines),
     ]
 
@@ -187,6 +187,31 @@ def _summaries(title: str, named: Mapping[str, Any]) -> Table:
         if not given:
             rows[-1][1] = str(found)
     return Table(title, ("", *_SUMMARY.values()), rows)
+
+
+def _apart(sets: Mapping[str, Any]) -> Table:
+    """False done of each mode of each set, and what its successes say."""
+    rows = []
+    for name, found in sets.items():
+        modes = found if isinstance(found, str) else found["modes"]
+        if isinstance(modes, str):
+            rows.append([name, modes, "", "", "", ""])
+            continue
+        for mode, false in modes.items():
+            own = mode == "expert"
+            rows.append(
+                [
+                    name,
+                    mode,
+                    rate(false, "false_done"),
+                    number(found["success_recall"]) if own else "",
+                    number(found["voc"]) if own else "",
+                    number(false["episodes"]),
+                ]
+            )
+    return Table(
+        "Sets apart", ("set", "mode", "episodes with a false done", "successes found", "VOC", "episodes"), rows
+    )
 
 
 def _speed(lines: Mapping[str, Any]) -> Table:

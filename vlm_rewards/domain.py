@@ -12,17 +12,18 @@ _STEEP = 8.0
 
 
 def traits(pictures: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
-    """(N, D) of N moments, for each view: means and spreads of colours and features, and how much edges stand out.
+    """(N, D) of N moments, for each view: means and sizes of colours and features, and how much edges stand out.
 
     Args:
         pictures: (N, V, 3, H, W) in about [-1, 1].
         near: (N, V, h*w, C), a network's features of them.
     """
-    spread, mean = torch.std_mean(pictures, (-2, -1), correction=0)
-    across = pictures.diff(dim=-1).abs().mean((-3, -2, -1)).unsqueeze(-1)
-    down = pictures.diff(dim=-2).abs().mean((-3, -2, -1)).unsqueeze(-1)
-    wide, middle = torch.std_mean(near, 2, correction=0)
-    return torch.cat([mean, spread, across, down, middle, wide], -1).flatten(1)
+    some = pictures[..., ::2, ::2]  # a quarter of the pixels tells enough
+    mean, square = some.mean((-2, -1)), some.square().mean((-2, -1))
+    across = (pictures[..., ::2, 1::2] - some[..., : pictures.shape[-1] // 2]).abs().mean((-3, -2, -1)).unsqueeze(-1)
+    down = (pictures[..., 1::2, ::2] - some[..., : pictures.shape[-2] // 2, :]).abs().mean((-3, -2, -1)).unsqueeze(-1)
+    shown, strong = near.mean(2), near.square().mean(2)
+    return torch.cat([mean, square.sqrt(), across, down, shown, strong.sqrt()], -1).flatten(1)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,8 @@ from vlm_rewards.critic import Capability, Critic, Judged, Window
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
 from vlm_rewards.limits import Limits, RequestFailed
-from vlm_rewards.prompted import settings_of
+from vlm_rewards.operating_point import OperatingPoint
+from vlm_rewards.settings import settings_of
 from vlm_rewards.wire import ENCODINGS, PROTOCOL, ROLES, UNFIT, VALUE_AND_DONE, frames_to_json, judged_from_json
 
 PROTOCOLS = ("auto", "robolearn", "openai")
@@ -35,6 +37,8 @@ class Options(Limits):
 
 class EndpointCritic(Critic):
     """A critic that `vlm_rewards.server` serves: it has the served one's name, capabilities, cameras and answers.
+
+    Where the served one knows when its "done" counts, so does this one (``operating_point``).
 
     A request that fails makes the rows in it invalid, with the reason. So does an answer of another revision than the
     one that was there at the start: a critic must not change under a training.
@@ -61,9 +65,11 @@ class EndpointCritic(Critic):
             size = about["picture"]
             self.picture = None if size is None else (int(size[0]), int(size[1]))
             self.window = Window(**about["window"])
+            self.timed = bool(about["timed"])
+            self.operating_point = _point(about["operating_point"])
             self._rows = min(options.rows, int(about["max_batch"]))
             self._most_bytes = int(about["max_body_bytes"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CriticError(f"{client.url} describes no critic that this version can ask: {error!r}") from error
         self._client = client
         self._encoding = options.encoding
@@ -91,10 +97,16 @@ class EndpointCritic(Critic):
         value, done = self._remote(VALUE_AND_DONE, seen, list(instructions))
         took = time.perf_counter() - started
         newest = torch.maximum(seen[0].stamps, seen[1].stamps)
-        return (
-            Answer.of(value.values, newest, self.revision, took, value.confidence, value.reasons),
-            Answer.of(done.values, seen[0].stamps, self.revision, took, done.confidence, done.reasons),
+        answers = (
+            Answer.of(value.values.to(newest.device), newest, self.revision, took, value.confidence, value.reasons),
+            Answer.of(
+                done.values.to(newest.device), seen[0].stamps, self.revision, took, done.confidence, done.reasons
+            ),
         )
+        first, second = (
+            a.invalid((a.values < 0) | (a.values > 1), "the critic's answer is outside 0 to 1") for a in answers
+        )
+        return first, second
 
     def _remote(self, what: str, seen: tuple[Frames, ...], instructions: list[str]) -> list[Judged]:
         """Ask in requests of a size that the server takes, several at once; one `Judged` for each answer asked for."""
@@ -165,6 +177,14 @@ def load(url: str, **settings: Any) -> Critic:
         if protocol == "robolearn":
             raise CriticError(f"what answers at {root.url} is no critic of protocol {PROTOCOL}")
     return openai_chat.connect(client, settings_of(openai_chat.Options, settings, "a chat endpoint"))
+
+
+def _point(told: Any) -> OperatingPoint | None:
+    """When "done" counts, as `vlm_rewards.process` chose it; numbers that nobody knows travel as null."""
+    if told is None:
+        return None
+    point: dict[str, Any] = {name: math.nan if value is None else value for name, value in told.items()}
+    return OperatingPoint(**point)
 
 
 def _joined(parts: Sequence[Judged]) -> Judged:

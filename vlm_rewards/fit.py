@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import numpy as np
 import torch
 
 from robolearn.errors import unknown
-from vlm_rewards.calibration import fit_platt
+from vlm_rewards.calibration import Platt, fit_platt
 from vlm_rewards.clips import ClipSet
 from vlm_rewards.domain import Domain
 from vlm_rewards.errors import CriticError
-from vlm_rewards.network import Shape
+from vlm_rewards.network import CriticNetwork, Shape
 from vlm_rewards.process import Knowledge, ProcessCritic
 from vlm_rewards.text import HASHED, sentence_encoder, words_of
 from vlm_rewards.training import Progress, Training, threads, trained
-from vlm_rewards.validation import fit_preference, measured, operating_point, read
+from vlm_rewards.validation import Reading, fit_preference, measured, operating_point, read
 
 _DOMAIN_FRAMES = 4000
 """Training frames, at least, whose traits make the critic's domain."""
@@ -53,12 +54,36 @@ def fit_process_critic(
     Raises:
         CriticError: unknown settings, recordings that do not go together, or training that diverges.
     """
-    how = _training(minutes, settings)
+    how = training_settings(minutes, settings)
+    network, knowledge, seen = learned(train, validation, how, seed, text, (max_false, min_precision), progress)
+    prefer, accuracy = fit_preference(seen, validation, seed)
+    figures = measured(seen, validation, knowledge.done, knowledge.point)
+    figures["preference_accuracy"] = accuracy
+    ProcessCritic(network, replace(knowledge, prefer=prefer)).save(folder, validation=figures, seed=seed)
+    return figures
+
+
+def learned(
+    train: ClipSet,
+    validation: ClipSet,
+    how: Training,
+    seed: int,
+    text: str,
+    limits: tuple[float, float],
+    progress: Progress | None,
+    initial: CriticNetwork | None = None,
+) -> tuple[CriticNetwork, Knowledge, Reading]:
+    """A network, all that it has to know beside its weights but preferences, and what it says of ``validation``.
+
+    Args:
+        limits: largest share of false "done" in any mode, least precision.
+        initial: a network to start from.
+    """
     if validation.cameras != train.cameras or validation.rgb.shape[1:] != train.rgb.shape[1:]:
         raise CriticError("training and validation recordings are not of the same cameras and sizes")
     encoder = sentence_encoder(text)
     shape = Shape(len(train.cameras), int(train.rgb.shape[2]), int(train.rgb.shape[3]), encoder.size)
-    network = trained(train, encoder, shape, how, seed, progress)
+    network = trained(train, encoder, shape, how, seed, progress, initial)
     with threads(how.threads):
         seen = read(network, encoder, validation)
         share = min(1.0, _DOMAIN_FRAMES / train.num_frames)
@@ -66,25 +91,25 @@ def fit_process_critic(
         familiar = read(network, encoder, train.subset(some.tolist())).traits
     known = torch.isfinite(seen.truth)
     done = fit_platt(seen.done[known], seen.truth[known] > 0.5)
-    prefer, preferred = fit_preference(seen, validation, seed)
-    point = operating_point(done(seen.done), seen, validation, max_false, min_precision)
-    figures = {**measured(seen, validation, done, point), "preference_accuracy": preferred}
     sentences = [*train.instructions, *(other for others in train.others for other in others)]
     knowledge = Knowledge(
         cameras=train.cameras,
         text=text,
         vocabulary=frozenset(word for sentence in sentences for word in words_of(sentence)),
         done=done,
-        done_alone=fit_platt(seen.done_alone[known], seen.truth[known] > 0.5),
-        prefer=prefer,
+        prefer=Platt(),
         domain=Domain.of(familiar, seen.traits),
-        point=point,
+        point=operating_point(done(seen.done), seen, validation, *limits),
     )
-    ProcessCritic(network, knowledge).save(folder, validation=figures, seed=seed)
-    return figures
+    return network, knowledge, seen
 
 
-def _training(minutes: float, settings: dict[str, Any]) -> Training:
+def training_settings(minutes: float, settings: Mapping[str, Any]) -> Training:
+    """The settings of a training run.
+
+    Raises:
+        CriticError: unknown ones, or no time to train.
+    """
     names = [field.name for field in fields(Training)]
     for name in settings:
         if name not in names:

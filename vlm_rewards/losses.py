@@ -80,7 +80,8 @@ def _hop(truth: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Moments without change count as well: a robot that stands still makes no progress."""
     wanted = hop(*_pairs(truth), least=0.1)
     known = torch.isfinite(wanted)
-    each = F.smooth_l1_loss(hop(*_pairs(logits.sigmoid()), least=0.1), wanted.nan_to_num(0.0), reduction="none", beta=0.2)
+    said = hop(*_pairs(logits.sigmoid()), least=0.1)
+    each = F.smooth_l1_loss(said, wanted.nan_to_num(0.0), reduction="none", beta=0.2)
     return (each * known).sum() / known.sum().clamp(min=1.0)
 
 
@@ -100,4 +101,5 @@ def _place(log_map: torch.Tensor, batch: Batch, cells: tuple[int, int]) -> torch
             index = (y * columns + x).long().unsqueeze(-1)
             found = found + weight * log_map.gather(-1, index).squeeze(-1)
     each = -torch.where(inside, found, log_map[..., -1])
-    return (each * batch.located).sum() / (batch.located.expand_as(each).sum().clamp(min=1))
+    located = batch.located[:, None, None].expand_as(each)
+    return (each * located).sum() / located.sum().clamp(min=1)

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from robolearn.errors import unknown
+from vlm_rewards.choices import ENSEMBLES, MIXINGS
 from vlm_rewards.errors import CriticError
 
-MIXINGS = ("sum", "soft_and", "gdpo")
-ENSEMBLES = ("mean", "min", "lower")
 _SAME = 1e-6
 """Deviations below this share of the largest value are rounding errors."""
 

@@ -33,7 +33,6 @@ class Shape:
     keys: int = 32
     keypoints: int = 12
     hidden: int = 160
-    done_anchored: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,8 @@ class CriticNetwork(nn.Module):
     spatial softmax, Levine et al. 2016).
     """
 
+    grid: torch.Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
@@ -124,18 +125,15 @@ class CriticNetwork(nn.Module):
         self.since = nn.Linear(then, 64)
         self.unanchored = nn.Parameter(torch.zeros(64))
         self.judge = nn.Sequential(nn.LayerNorm(now), nn.Linear(now, shape.hidden))
-        self.modulate = nn.Sequential(nn.Linear(shape.text, 16), nn.Linear(16, 2 * (shape.hidden + 64)))
+        self.modulate = nn.Sequential(nn.Linear(shape.text, 16), _zero(nn.Linear(16, 2 * (shape.hidden + 64))))
         self.value = _head(shape.hidden + 64, shape.hidden)
-        self.done = _head(shape.hidden + (64 if shape.done_anchored else 0), shape.hidden)
+        self.done = _head(shape.hidden, shape.hidden)
         self.register_buffer("grid", _grid(self.cells), persistent=False)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.modulate[1].weight)
-        nn.init.zeros_(self.modulate[1].bias)
-        self.to(memory_format=torch.channels_last)
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -192,7 +190,7 @@ class CriticNetwork(nn.Module):
         Args:
             text: (E, S, D).
             anchor: of the same episodes and sentences, if their first pictures are known.
-            anchored: (E,) bool, whether to look at it.
+            anchored: (E,) bool, whether to look at it. Success is judged without it.
         """
         found = self.find(now, text)
         places = found.features.unflatten(3, (self.shape.views, QUERIES, -1))[..., -3:-1]
@@ -204,7 +202,7 @@ class CriticNetwork(nn.Module):
             since = torch.where(anchored.view(-1, 1, 1, 1), self.since(_change(now, anchor)), since)
         scale, shift = self.modulate(text).unsqueeze(1).chunk(2, -1)
         joint = F.silu(torch.cat([here, since], -1) * (1 + scale) + shift)
-        done = joint if self.shape.done_anchored else joint[..., : self.shape.hidden]
+        done = joint[..., : self.shape.hidden]
         return Judgement(self.value(joint).squeeze(-1), self.done(done).squeeze(-1), found.log_map)
 
     def _coarse(self, weight: torch.Tensor) -> torch.Tensor:
@@ -220,6 +218,12 @@ def _change(now: Seen, anchor: Anchor) -> torch.Tensor:
     return torch.cat([anchor.features.expand(-1, there.shape[1], -1, -1), there], -1)
 
 
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def _head(inputs: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, 1))
 
@@ -229,6 +233,7 @@ def _grid(cells: tuple[int, int]) -> torch.Tensor:
     rows, columns = ((torch.arange(n) + 0.5) * 2 / n - 1 for n in cells)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2)
+
 
 def normalised(rgb: torch.Tensor) -> torch.Tensor:
     """(..., H, W, 3) uint8 → (..., 3, H, W) float32 in [-1, 1], without moving memory."""

@@ -18,7 +18,7 @@ from vlm_rewards.errors import CriticError
 from vlm_rewards.limits import Limits, RequestFailed, WrongAddress
 from vlm_rewards.prompted import Asking, PromptedCritic
 from vlm_rewards.prompts import Prompt
-from vlm_rewards.replies import Choice, read_choices, read_texts
+from vlm_rewards.replies import Choice, read_choices, read_text, unread
 from vlm_rewards.score_tokens import Labels
 from vlm_rewards.wire import encoded
 
@@ -114,15 +114,17 @@ class ChatCritic(PromptedCritic):
         text = message.get("content") if isinstance(message, Mapping) else None
         if not isinstance(text, str):
             raise RequestFailed("the server's reply has no text")
-        if self._probabilities:
-            tokens = _tokens(choice.get("logprobs"))
-            if tokens is None:
-                self._only_text("tells no probabilities")
-            elif (found := read_choices(tokens, labels)) is not None:
-                return *found, ""
-        read = read_texts([text], labels)
-        reason = read.reasons[0] if read.reasons else ""
-        return read.values[0].item(), 1.0, reason
+        tokens = _tokens(choice.get("logprobs")) if self._probabilities else None
+        found = None if tokens is None else read_choices(tokens, labels)
+        if tokens is None:
+            self._only_text("tells no probabilities")
+        if found is not None and found.chosen:
+            return found.value, found.share, ""
+        # A model with a habit of its own, such as +12% where +01 was asked for, is taken at its word.
+        value = read_text(text, labels)
+        if value is not None:
+            return value, 1.0, ""
+        return (math.nan, 0.0, unread(text, labels)) if found is None else (found.value, found.share, "")
 
     def _only_text(self, why: str) -> None:
         if self._probabilities:

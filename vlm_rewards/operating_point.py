@@ -11,7 +11,8 @@ import torch
 
 from vlm_rewards.errors import CriticError
 
-EXEMPT = ("expert", "wrong_object_same_colour")
+SAME_COLOUR = "wrong_object_same_colour"
+EXEMPT = ("expert", SAME_COLOUR)
 """Modes whose share of false "done" is reported apart and binds nothing: in ``expert`` it is a "done" that comes early,
 which precision counts; the wrong object of the right colour, told by its shape alone, is the hardest failure."""
 _THRESHOLDS = tuple(np.round(np.arange(0.5, 0.995, 0.01), 2).tolist())

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from vlm_rewards.anchors import Reference, moments
 from vlm_rewards.answer import Answer
 from vlm_rewards.critic import Capability, Critic
 from vlm_rewards.errors import CriticError
@@ -15,7 +16,6 @@ from vlm_rewards.fusion import Rule
 from vlm_rewards.potential_basic import FromDone, FromPrefer, FromScore, FromValue, goal_scores
 from vlm_rewards.potential_delta import FromDelta
 from vlm_rewards.potential_plan import FromPlan
-from vlm_rewards.anchors import Reference, moments
 
 __all__ = [
     "FromDelta",

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from vlm_rewards.anchors import Reference, moments
 from vlm_rewards.answer import Answer
 from vlm_rewards.clips import ClipSet
 from vlm_rewards.critic import Capability, Critic
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
-from vlm_rewards.anchors import Reference, moments
 from vlm_rewards.worlds import Memory
 
 _SURE = 0.999

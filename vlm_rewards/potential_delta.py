@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from vlm_rewards.anchors import Reference
 from vlm_rewards.answer import Answer
 from vlm_rewards.critic import Capability, Critic
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
 from vlm_rewards.fusion import Fused, Fusion, Rule, after_hop, fuse_recording, fuse_views
-from vlm_rewards.anchors import Reference
 from vlm_rewards.worlds import Memory
 
 

@@ -34,7 +34,7 @@ def along_waypoints(
         passed: (K,) int64, i before.
 
     Returns:
-        Φ (K,), NaN where a point is, and i (K,) now.
+        Φ (K,) and i (K,) now; where the point or the path is NaN, so is Φ, and i is as before.
     """
     distance = (path - points.unsqueeze(1)).norm(dim=-1)
     last = (~path.isnan().any(-1)).sum(-1) - 1
@@ -118,7 +118,7 @@ class FromPlan:
         points = self.points(worlds, frames).to(path)
         planned, seen = ~path[:, 1].isnan().any(-1), ~points.isnan().any(-1)
         phi, now = along_waypoints(points, path, passed)
-        self._memory.write("passed", worlds, torch.where(planned & seen, now, passed))
+        self._memory.write("passed", worlds, now)
         reasons = [
             "" if p and s else "the planned point is not seen" if p else "the episode has no plan"
             for p, s in zip(planned.tolist(), seen.tolist(), strict=True)

@@ -43,7 +43,7 @@ class Knowledge:
         cameras: its views, in order.
         text: name of the sentence encoder.
         vocabulary: words that training heard.
-        done, done_alone: from logits to probabilities, with and without the episode's first pictures.
+        done: from logits to probabilities.
         prefer: the same for the difference of two moments' value logits; it has no shift.
         domain: the pictures that it was trained on.
         point: when "done" counts, chosen on validation.
@@ -53,7 +53,6 @@ class Knowledge:
     text: str
     vocabulary: frozenset[str]
     done: Platt
-    done_alone: Platt
     prefer: Platt
     domain: Domain
     point: OperatingPoint
@@ -62,9 +61,9 @@ class Knowledge:
 class ProcessCritic(Critic):
     """Progress since the start of an episode, success, hops and preferences, of any number of instructions.
 
-    VALUE looks at the episode's first pictures as well; DONE does where they are given (`value_and_done`). DELTA is
-    the hop between two values, PREFER a calibrated function of their difference, both without first pictures. The
-    confidence says how much the pictures are like those of training, and how many of the words were heard there.
+    VALUE looks at the episode's first pictures as well. DELTA is the hop between two values without them, PREFER a
+    calibrated function of their difference. The confidence says how much the pictures are like those of training, and
+    how many of the words were heard there.
 
     Args:
         network: trained.
@@ -118,7 +117,7 @@ class ProcessCritic(Critic):
 
     def _done(self, now: Frames, instructions: list[str]) -> Judged:
         _, done, confidence = self.logits(now, None, instructions)
-        return Judged(self.knowledge.done_alone(done), confidence)
+        return Judged(self.knowledge.done(done), confidence)
 
     def _delta(self, before: Frames, after: Frames, instructions: list[str]) -> Judged:
         first, second, confidence = self._two(before, after, instructions)
@@ -162,12 +161,10 @@ class ProcessCritic(Critic):
         ]
         new = {key: row for row, key in enumerate(keys) if key not in self._anchors}
         kept = {key: self._anchors[key] for key in keys if key in self._anchors}
-        if new:
-            rows = torch.tensor(list(new.values()))
-            seen: Seen = self.network.see(normalised(start[rows]).unsqueeze(1))
-            made = self.network.anchor(seen, text[rows])
-            for i, key in enumerate(new):
-                kept[key] = Anchor(made.at[i], made.there[i], made.features[i])
+        for key, row in new.items():  # one by one: the last digits depend on how many are looked at together
+            seen: Seen = self.network.see(normalised(start[row : row + 1]).unsqueeze(1))
+            made = self.network.anchor(seen, text[row : row + 1])
+            kept[key] = Anchor(made.at[0], made.there[0], made.features[0])
         self._anchors.update(kept)
         _forget(self._anchors)
         found = [kept[key] for key in keys]
@@ -177,7 +174,7 @@ class ProcessCritic(Critic):
         """Write weights and description; ``more`` is added to the description, and must be plain JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.write(folder / WEIGHTS, 0, _state(self.network, self.knowledge))
-        write_description(folder, KIND, cameras=self.cameras, picture=self.picture, revision=self.revision, **more)
+        write_description(folder, self.name, cameras=self.cameras, picture=self.picture, revision=self.revision, **more)
 
 
 def load(folder: str | Path, **settings: Any) -> ProcessCritic:
@@ -188,6 +185,15 @@ def load(folder: str | Path, **settings: Any) -> ProcessCritic:
 
     Raises:
         CriticError: unknown settings, or a folder that holds no such critic.
+    """
+    return ProcessCritic(*restored(folder, settings), **settings)
+
+
+def restored(folder: str | Path, settings: Mapping[str, Any]) -> tuple[CriticNetwork, Knowledge]:
+    """The network and the knowledge in a folder; ``settings`` must be among `SETTINGS`.
+
+    Raises:
+        CriticError: they are not, or the folder holds no such critic.
     """
     for name in settings:
         if name not in SETTINGS:
@@ -202,7 +208,7 @@ def load(folder: str | Path, **settings: Any) -> ProcessCritic:
     except (KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CriticError(f"{folder} holds no process critic that this version can read: {reason}") from error
-    return ProcessCritic(network, knowledge, **settings)
+    return network, knowledge
 
 
 def _state(network: CriticNetwork, knowledge: Knowledge) -> dict[str, Any]:
@@ -222,7 +228,6 @@ def _knowledge(plain: Mapping[str, Any]) -> Knowledge:
         text=plain["text"],
         vocabulary=frozenset(plain["vocabulary"]),
         done=Platt(**plain["done"]),
-        done_alone=Platt(**plain["done_alone"]),
         prefer=Platt(**plain["prefer"]),
         domain=Domain(**plain["domain"]),
         point=OperatingPoint(**plain["point"]),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from robolearn.errors import unknown
 from vlm_rewards.critic import Capability, Critic, Judged
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
@@ -114,16 +113,3 @@ class PromptedCritic(Critic):
             for part in prompt:
                 digest.update(part.encode() if isinstance(part, str) else part.numpy().tobytes())
         return digest.hexdigest()[:16]
-
-
-def settings_of(kind: type[Any], settings: dict[str, Any], what: str) -> Any:
-    """An instance of the dataclass ``kind``.
-
-    Raises:
-        CriticError: a setting that ``kind`` does not have.
-    """
-    names = [field.name for field in fields(kind)]
-    for name in settings:
-        if name not in names:
-            raise CriticError(f"{what}: {unknown('setting', name, names)}")
-    return kind(**settings)

@@ -116,7 +116,7 @@ def _numbers(steps: int) -> Scale:
         f"Answer with a whole number from {value[0]} to {value[-1]} and nothing else, always with {wide} digits: "
         f"{value[0]} means that nothing is done, {value[-1]} that all is done.",
         f"Answer with a whole number from {delta[0]} to {delta[-1]} and nothing else, always with its sign and "
-        f"{narrow} digits: {delta[-1]} means that all that was left is done, {delta[0]} that all that was done is lost, "
+        f"{narrow} digits: {delta[-1]} means that all that was left is done, {delta[0]} that all done is lost, "
         f"{delta[half]} that nothing changed.",
     )
 

@@ -27,8 +27,10 @@ MODEL_TYPES = {
     "clip": "vlm_rewards.zero_shot",
     "siglip": "vlm_rewards.zero_shot",
     "siglip2": "vlm_rewards.zero_shot",
+    "qwen2_vl": "vlm_rewards.vlm",
     "qwen2_5_vl": "vlm_rewards.vlm",
     "qwen3_vl": "vlm_rewards.vlm",
+    "qwen3_vl_moe": "vlm_rewards.vlm",
     "internvl": "vlm_rewards.vlm",
 }
 """``model_type`` of a transformers model → module with ``load(model, **settings) -> Critic``."""

@@ -31,11 +31,26 @@ class Choice:
     alternatives: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the probabilities of a reply say.
+
+    Attributes:
+        value: expectation over the labels.
+        share: of all probability that is on labels.
+        chosen: the reply that was chosen is a label itself.
+    """
+
+    value: float
+    share: float
+    chosen: bool
+
+
 def read_texts(texts: Sequence[str], labels: Labels) -> Judged:
     """The worth of each reply; invalid where `read_text` finds none."""
     found = [read_text(text, labels) for text in texts]
     values = torch.tensor([math.nan if value is None else value for value in found])
-    reasons = ["" if value is not None else _unread(text, labels) for value, text in zip(found, texts, strict=True)]
+    reasons = ["" if value is not None else unread(text, labels) for value, text in zip(found, texts, strict=True)]
     return Judged(values, None, reasons)
 
 
@@ -53,7 +68,7 @@ def read_text(text: str, labels: Labels) -> float | None:
     return worths.pop() if len(worths) == 1 else None
 
 
-def read_choices(choices: Sequence[Choice], labels: Labels) -> tuple[float, float] | None:
+def read_choices(choices: Sequence[Choice], labels: Labels) -> Reading | None:
     """The expectation over the labels and their share of probability, from the likeliest tokens at each place.
 
     Follows the tokens that were chosen. At each place, the probability of a token that completes a label goes to that
@@ -62,21 +77,22 @@ def read_choices(choices: Sequence[Choice], labels: Labels) -> tuple[float, floa
     what the endpoint leaves out beyond its most alternatives; that is missing from the share.
 
     Returns:
-        Expectation and share, or None where no label has any probability.
+        None where no label has any probability.
     """
     mass = dict.fromkeys(labels.texts, 0.0)
     start = _start("".join(choice.text for choice in choices))
-    so_far, reached, offset = "", 1.0, 0
+    so_far, reached, offset, chose = "", 1.0, 0, False
     for choice in choices:
         skip = min(max(start - offset, 0), len(choice.text))
         offset += len(choice.text)
         if skip == len(choice.text):
             continue
-        head, chosen = choice.text[:skip], (so_far + choice.text[skip:]).lstrip()
+        head = choice.text[:skip] if choice.text[:skip].strip() else ""  # white space is no part of an answer
+        chosen = (so_far + choice.text[skip:]).lstrip()
         for token, p in {choice.text: 0.0, **choice.alternatives}.items():
             if not token.startswith(head):
                 continue
-            reply = (so_far + token[skip:]).lstrip()
+            reply = (so_far + token[len(head) :]).lstrip()
             whole = _label_in(reply, labels)
             begun = [text for text in labels.texts if text.startswith(reply) and text != reply]
             if whole is not None:
@@ -84,14 +100,15 @@ def read_choices(choices: Sequence[Choice], labels: Labels) -> tuple[float, floa
             elif token != choice.text and reply:
                 for text in begun:
                     mass[text] += reached * p / len(begun)
-        if _label_in(chosen, labels) is not None or not any(text.startswith(chosen) for text in labels.texts):
+        chose = _label_in(chosen, labels) is not None
+        if chose or not any(text.startswith(chosen) for text in labels.texts):
             break
         so_far, reached = chosen, reached * choice.alternatives.get(choice.text, 0.0)
     share = sum(mass.values())
     if share <= 0.0:
         return None
     mean = sum(p * value for p, value in zip(mass.values(), labels.values, strict=True)) / share
-    return mean, min(share, 1.0)
+    return Reading(mean, min(share, 1.0), chose)
 
 
 def _start(text: str) -> int:
@@ -120,7 +137,8 @@ def _worth(word: str, labels: Labels) -> float | None:
     return value if min(labels.values) <= value <= max(labels.values) else None
 
 
-def _unread(text: str, labels: Labels) -> str:
+def unread(text: str, labels: Labels) -> str:
+    """Why a reply is no answer."""
     shown = " ".join(text.split())
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
     return f"the model's reply {shown!r} holds no answer from {labels.span}"

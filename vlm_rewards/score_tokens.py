@@ -70,11 +70,13 @@ class TokenTree:
         where = {context: i for i, context in enumerate(self.contexts)}
         self._steps = [[(where[tuple(label[:n])], label[n]) for n in range(len(label))] for label in tokens]
 
-    def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Log-probability of each label, (B, L), from the next token's logits in each context, (C, B, vocabulary)."""
-        log_p = logits.double().log_softmax(-1)
-        labels = [torch.stack([log_p[context, :, token] for context, token in steps]).sum(0) for steps in self._steps]
-        return torch.stack(labels, -1)
+    def log_probabilities(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Log-probability of each label, (B, L), from the next token's logits in each context: C of (B, vocabulary)."""
+        log_z = [each.double().logsumexp(-1) for each in logits]
+        conditional = [
+            torch.stack([logits[at][:, token].double() - log_z[at] for at, token in steps]) for steps in self._steps
+        ]
+        return torch.stack([label.sum(0) for label in conditional], -1)
 
 
 def expectation(log_p: torch.Tensor, values: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,14 +21,9 @@ from collections.abc import Sequence
 import torch
 
 from robolearn.errors import unknown
+from vlm_rewards.choices import MOST_REFERENCES, SHAPINGS
 from vlm_rewards.errors import CriticError
 from vlm_rewards.ordered import latest, shift
-
-SHAPINGS = ("potential", "difference", "value", "none")
-"""``difference`` and ``value`` are there for ablations: both pay a policy for staying where Φ is high."""
-
-MOST_REFERENCES = 10
-"""References of `par`; more change nothing (Fu et al. 2025)."""
 
 
 def potential_shaping(

@@ -16,6 +16,8 @@ from vlm_rewards.errors import CriticError
 
 HASHED = "hashed"
 """Name of the embedding that needs no model."""
+HUES = frozenset("red orange yellow green cyan turquoise blue violet purple magenta pink brown".split())
+"""Words that are no longer true when the channels of a picture are exchanged; black, grey and white stay true."""
 _HALF = 256
 
 
@@ -132,6 +134,11 @@ def varied(sentence: str, telling: frozenset[str], rng: np.random.Generator, rat
         if word in telling or rng.random() >= rate:
             made.append(word)
     return " ".join(made)
+
+
+def without(sentence: str, dropped: frozenset[str]) -> str:
+    """The sentence in lower case, without some of its words."""
+    return " ".join(word for word in words_of(sentence) if word not in dropped)
 
 
 def known_share(sentence: str, vocabulary: frozenset[str]) -> float:

@@ -63,17 +63,21 @@ def trained(
     how: Training,
     seed: int,
     progress: Progress | None = None,
+    initial: CriticNetwork | None = None,
 ) -> CriticNetwork:
-    """A network trained on ``clips``; torch's own number of threads is restored afterwards.
+    """A network trained on ``clips``, from the weights of ``initial`` if given.
 
     Raises:
-        CriticError: a loss is not finite, or an unknown precision.
+        CriticError: a loss is not finite, an unknown precision, or an initial network of another shape.
     """
     if how.precision not in PRECISIONS:
         raise CriticError(unknown("precision", how.precision, PRECISIONS))
     with threads(how.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = CriticNetwork(shape)
+        if initial is not None:
+            _require_same(initial.shape, shape)
+            network.load_state_dict(initial.state_dict())
         batches = Batches(clips, encoder, seed, how.episodes, how.moments, how.augmentation)
         return _run(network, batches, how, progress)
 
@@ -116,6 +120,11 @@ def _losses(network: CriticNetwork, batch: Batch, how: Training) -> dict[str, to
     anchored = torch.rand(len(batch.text)) >= how.unanchored
     anchor = network.anchor(seen.part(0, 1), batch.text)
     return losses(network(seen.part(1, None), batch.text, anchor, anchored), batch, network.cells, how.weights)
+
+
+def _require_same(given: Shape, wanted: Shape) -> None:
+    if given != wanted:
+        raise CriticError(f"training cannot start from a network of {given}; these recordings need {wanted}")
 
 
 def _require_finite(parts: dict[str, torch.Tensor], step: int) -> None:

@@ -15,10 +15,11 @@ from vlm_rewards.critic import Judged
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
 from vlm_rewards.models import local_model, revision_of
-from vlm_rewards.prompted import Asking, PromptedCritic, settings_of
+from vlm_rewards.prompted import Asking, PromptedCritic
 from vlm_rewards.prompts import Prompt
 from vlm_rewards.replies import read_texts
 from vlm_rewards.score_tokens import Labels, expectation
+from vlm_rewards.settings import settings_of
 
 ANSWERS = ("expectation", "text")
 

@@ -50,6 +50,8 @@ ROLES = {
 }
 """What can be asked → names of the moments that belong to it, in the order of `Critic`'s methods."""
 
+_MOST_PIXELS = 1 << 26
+
 ENCODINGS = ("raw", "png", "jpeg")
 
 UNFIT = 422
@@ -166,13 +168,28 @@ def _pictures(told: Mapping[str, Any], cameras: int) -> torch.Tensor:
 
 def _decoded(item: Any) -> np.ndarray:
     data = _bytes(item.partition(",")[2] if isinstance(item, str) and item.startswith("data:") else item)
+    pixels = _pixels(data)
+    if pixels > _MOST_PIXELS:
+        raise CriticError(f"a picture of {pixels} pixels is larger than the {_MOST_PIXELS} that are read")
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if pixels else None
     except cv2.error:
         picture = None
     if picture is None:
         raise CriticError(f"a picture of {len(data)} bytes is neither PNG nor JPEG")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _pixels(data: bytes) -> int:
+    """Size of a PNG or JPEG by its header, 0 for anything else: a small file can unfold to gigabytes."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
+    at = 2 if data.startswith(b"\xff\xd8\xff") else len(data)
+    while at + 9 < len(data) and data[at] == 0xFF:
+        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            return int.from_bytes(data[at + 5 : at + 7], "big") * int.from_bytes(data[at + 7 : at + 9], "big")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0
 
 
 def _shape(told: Any, dims: int) -> list[int]:

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, proxy
 
 import torch
-from torch.linalg import vector_norm
 
 from robolearn.errors import RobolearnError, unknown
 from sim.experts.arm_plans import PLANS, Scene
@@ -87,7 +87,7 @@ class ScriptedArm:
         self._begin(self._env.episode_steps == 0)
         scene = self._scene()
         target, grip, forward = self._plan(scene)
-        self._marked |= scene.marked
+        self._marked = self._marked | scene.marked
         action = self._towards(target, grip)
         action = torch.where(self._is["random"].unsqueeze(1), self._wander(), action)
         first, last = _STALL[self._env.task.name]
@@ -102,9 +102,9 @@ class ScriptedArm:
 
     def _begin(self, fresh: torch.Tensor) -> None:
         """Forget the last episode in the worlds ``fresh`` (N,) bool, and draw what a mode leaves open."""
-        self._phase.masked_fill_(fresh, 0)
-        self._clock.masked_fill_(fresh, 0.0)
-        self._marked.masked_fill_(fresh, False)
+        self._phase = self._phase.masked_fill(fresh, 0)  # not in place: it may have been made in inference mode
+        self._clock = self._clock.masked_fill(fresh, 0.0)
+        self._marked = self._marked.masked_fill(fresh, False)
         luck = torch.rand(self._luck.shape, generator=self._generator, device=self._device)
         self._luck = torch.where(fresh.unsqueeze(1), luck, self._luck)
         self._last = self._last.masked_fill(fresh.unsqueeze(1), 0.0)
@@ -142,19 +142,17 @@ class ScriptedArm:
         return (_INERTIA * self._last + 0.6 * noise).clamp(-1.0, 1.0)
 
 
+_experts: WeakKeyDictionary[Env, ScriptedArm] = WeakKeyDictionary()
+
+
 def scripted(env: Env) -> torch.Tensor:
     """A baseline: the expert's actions (N, A) in an evaluation environment."""
-    if not isinstance(getattr(env, "_expert", None), ScriptedArm):
-        env._expert = ScriptedArm(env)  # type: ignore[attr-defined]
-    expert: ScriptedArm = env._expert  # type: ignore[attr-defined]
+    expert = _experts.get(env)
+    if expert is None:
+        expert = _experts[env] = ScriptedArm(proxy(env))  # which would keep the environment alive otherwise
     return expert.act()
 
 
 def _absent(task: str) -> list[str]:
     """Modes that other tasks have."""
     return sorted({mode for modes in MODES.values() for mode in modes} - set(MODES[task]))
-
-
-def far(a: torch.Tensor, b: torch.Tensor, distance: float) -> torch.Tensor:
-    """(N,) bool: two points are further apart than ``distance``."""
-    return vector_norm(a - b, dim=-1) > distance

@@ -81,64 +81,51 @@ def push(s: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def pick_place(s: Scene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Above, down, close, lift, over the goal, down, open, up; see the modes for how each phase can go wrong."""
-    grasp, above = _grasp(s), torch.full_like(s.tool[:, 2:], CARRY)
-    level = torch.where(s.mode["hover"].unsqueeze(1), 0.075 + 0.08 * s.luck[:, 4:5], above)
-    away = s.goal + _direction(s.luck[:, 5]) * 0.14
-    down = grasp[:, 2:] + 0.004
-    here, place, off = s.tool[:, :2], s.goal, away
-    targets = torch.stack(
-        [
-            torch.cat([grasp[:, :2], above], 1),
-            grasp,
-            grasp,
-            torch.cat([here, above], 1),
-            torch.cat([place, level], 1),
-            torch.cat([place, down], 1),
-            torch.cat([place, down], 1),
-            torch.cat([here, above + 0.02], 1),
-            torch.cat([here, above + 0.02], 1),
-            torch.cat([grasp[:, :2], above], 1),
-            grasp,
-            grasp,
-            torch.cat([here, above], 1),
-            torch.cat([off, above], 1),
-            torch.cat([here, above], 1),
-        ],
-        dim=1,
-    )
-    row = torch.arange(len(s.phase), device=s.phase.device)
-    target = targets[row, s.phase]
+    """Take the object, carry it to the goal, put it down, rise; see the modes for how each phase can go wrong.
+
+    ``drop``: lets go on the way. ``hover``: stays above the object, or holds it above the goal. ``run_on``: takes the
+    object off the goal again.
+    """
+    phase = torch.arange(len(s.phase), device=s.phase.device), s.phase
+    target = _waypoints(s)[phase]
     error = target - s.tool
-    flat, high = vector_norm(error[:, :2], dim=1), error[:, 2].abs()
-    closed = s.tool.new_tensor([OPEN, OPEN, *[CLOSED] * 4, *[OPEN] * 5, *[CLOSED] * 3, OPEN])[s.phase]
-    over = torch.stack(
-        [
-            (flat < NEAR) & (high < 0.03),
-            (high < NEAR) & (flat < NEAR),
-            s.clock >= 3,
-            s.tool[:, 2] > CARRY - 0.03,
-            flat < NEAR,
-            high < NEAR,
-            s.clock >= 2,
-            s.tool[:, 2] > CARRY - 0.01,
-            s.mode["run_on"] & (s.clock >= 2),
-            (flat < NEAR) & (high < 0.03),
-            (high < NEAR) & (flat < NEAR),
-            s.clock >= 3,
-            s.tool[:, 2] > CARRY - 0.03,
-            flat < NEAR,
-            torch.zeros_like(s.marked),
-        ],
-        dim=1,
-    )[row, s.phase]
+    flat = vector_norm(error[:, :2], dim=1)
+    over = _arrived(s, flat, error[:, 2].abs())[phase]
     idle = s.mode["hover"] & (s.luck[:, 6] < 0.25) & (s.phase == 0)  # above the object, never down
-    over = over & ~idle & ~(s.mode["hover"] & (s.phase == 4))
-    s.marked |= s.mode["drop"] & (s.phase == 4) & (flat < 0.12 + 0.1 * s.luck[:, 3])
+    over = over & ~idle & ~(s.mode["hover"] & (s.phase == _CARRYING))
+    carried = s.phase == _CARRYING
+    s.marked |= s.mode["drop"] & carried & (flat < 0.12 + 0.1 * s.luck[:, 3])
     slow = torch.where(s.marked.unsqueeze(1), s.tool + 0.1 * error, target)  # it falls here, not on the pad
-    target = torch.where((s.phase == 4).unsqueeze(1), slow, target)
-    grip = torch.where(s.marked, OPEN, closed)
+    target = torch.where(carried.unsqueeze(1), slow, target)
+    grip = torch.where(s.marked, OPEN, s.tool.new_tensor(_GRIPPER)[s.phase])
     return target, grip, over
+
+
+_CARRYING = 4
+"""The phase in which the object is brought over the goal."""
+_GRIPPER = (OPEN, OPEN, *[CLOSED] * 4, *[OPEN] * 5, *[CLOSED] * 3, OPEN)
+"""The gripper in each phase of `pick_place`."""
+
+
+def _waypoints(s: Scene) -> torch.Tensor:
+    """(N, 15, 3): where the tool is to be in each phase of `pick_place`; the last ones undo what has been done."""
+    grasp, above, here = _grasp(s), torch.full_like(s.tool[:, 2:], CARRY), s.tool[:, :2]
+    level = torch.where(s.mode["hover"].unsqueeze(1), 0.075 + 0.08 * s.luck[:, 4:5], above)
+    down = grasp[:, 2:] + 0.004
+    away = s.goal + _direction(s.luck[:, 5]) * 0.14
+    take = [torch.cat([grasp[:, :2], above], 1), grasp, grasp, torch.cat([here, above], 1)]
+    put = [torch.cat([s.goal, height], 1) for height in (level, down, down)]
+    rise = torch.cat([here, above + 0.02], 1)
+    return torch.stack([*take, *put, rise, rise, *take, torch.cat([away, above], 1), torch.cat([here, above], 1)], 1)
+
+
+def _arrived(s: Scene, flat: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """(N, 15) bool: what ends each phase of `pick_place`, by how far the tool is from its waypoint, (N,) each."""
+    height = s.tool[:, 2]
+    take = [(flat < NEAR) & (high < 0.03), (high < NEAR) & (flat < NEAR), s.clock >= 3, height > CARRY - 0.03]
+    put = [flat < NEAR, high < NEAR, s.clock >= 2]
+    rise = [height > CARRY - 0.01, s.mode["run_on"] & (s.clock >= 2)]
+    return torch.stack([*take, *put, *rise, *take, flat < NEAR, torch.zeros_like(s.marked)], 1)
 
 
 def _grasp(s: Scene) -> torch.Tensor:

@@ -23,6 +23,7 @@ class Target:
         but: names that are left out of all of them.
         free: ``bodies`` is one body on a free joint: it can be kicked.
         whole: ``bodies`` is one body with nothing attached to it: it can be scaled.
+        without: kinds that a task does not offer for it, because they would make nonsense of it, such as ``color``.
     """
 
     bodies: tuple[str, ...] = ()
@@ -34,6 +35,7 @@ class Target:
     but: tuple[str, ...] = ()
     free: bool = False
     whole: bool = False
+    without: tuple[str, ...] = ()
 
     def offers(self, kind: str) -> bool:
         """Whether it has what a randomiser needs: a plural from above, ``body`` (a single one), ``free``, ``whole``."""

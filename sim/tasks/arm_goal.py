@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ class Area:
     Attributes:
         x, y: [low, high] of objects and pads.
         tool_low, tool_high: corners (x, y, z) of the box in which the tool starts.
-        apart: least distances on the table, ``(one, other) → m``; of pairs not given, none.
+        apart: distances on the table to aim at, ``(one, other) → m``; of pairs not given, none. Of a few dozen random
+            arrangements the one that comes closest is taken, which half of the time keeps all of them.
     """
 
     x: tuple[float, float]
@@ -90,19 +91,18 @@ class TableGoal:
             [[SHAPES[shape].rest_height for shape in shapes] for shapes in assignment.shapes], device=device
         ).float()
         self._qpos0 = torch.tensor(model.qpos0, device=device).float()
-        self._nv, self._nu = model.nv, model.nu
-        arm = robot.joint_names[:-1]
-        self._arm = [int(model.joint(name).qposadr[0]) for name in arm]
-        self._fingers = [int(model.joint(name).qposadr[0]) for name in FINGERS]
-        self._pads = [int(model.joint(f"{pad}_x").qposadr[0]) for pad in PADS]
-        self._things = [int(model.joint(body).qposadr[0]) for body in (FIRST, SECOND)]
+        self._nv = model.nv
+        self._arm = torch.tensor(_places(model, robot.joint_names[:-1]), device=device)
+        self._fingers = torch.tensor(_places(model, FINGERS), device=device)
+        self._pads = _places(model, [f"{pad}_x" for pad in PADS])
+        self._things = _places(model, (FIRST, SECOND))
 
     def reset(self, select: Selection, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Put the things on the table and the tool above it."""
         ids = select.ids
         k, device = len(ids), ids.device
         pick = torch.randint(len(self._starts.position), (k, _CANDIDATES), generator=generator, device=device)
-        places = self._places(pick, generator)
+        places = self._arrangements(pick, generator)
         tool, joints = self._starts.position[pick], self._starts.joints[pick]
         best = self._slack(torch.cat([places, tool[..., None, :2]], dim=2)).argmax(1)
         rows = torch.arange(k, device=device)
@@ -151,7 +151,7 @@ class TableGoal:
         self._start_distance.copy_(state["start_distance"])
         self._start_reach.copy_(state["start_reach"])
 
-    def _places(self, pick: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _arrangements(self, pick: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(K, C, 4, 2) candidates for both objects and both pads."""
         u = torch.rand(*pick.shape, 4, 2, generator=generator, device=pick.device)
         return self._low + self._range * u
@@ -167,8 +167,8 @@ class TableGoal:
         """State fields of K starts: joints (K, 7), pads (K, 2, 2), objects (K, 2, 3), turned (K, 2) rad about z."""
         k = len(joints)
         qpos = self._qpos0.expand(k, -1).clone()
-        qpos[:, self._arm] = joints
-        qpos[:, self._fingers] = self._gripper
+        qpos.index_copy_(1, self._arm, joints)
+        qpos.index_fill_(1, self._fingers, self._gripper)
         for i, start in enumerate(self._pads):
             qpos[:, start : start + 2] = pads[:, i]
         for i, start in enumerate(self._things):
@@ -177,6 +177,11 @@ class TableGoal:
             qpos[:, start : start + 7] = torch.cat([objects[:, i], turn], dim=1)
         grip = torch.full((k, 1), self._gripper, device=joints.device)
         return {"qpos": qpos, "qvel": qpos.new_zeros(k, self._nv), "ctrl": torch.cat([joints, grip], dim=1)}
+
+
+def _places(model: mujoco.MjModel, joints: Sequence[str]) -> list[int]:
+    """Where the positions of these joints begin in ``qpos``."""
+    return [int(model.joint(name).qposadr[0]) for name in joints]
 
 
 def _apart(area: Area) -> torch.Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -138,30 +139,74 @@ def sources(robot: Robot) -> dict[str, Source]:
     }
 
 
-def pixels(c: Channels, points: torch.Tensor) -> torch.Tensor:
+class Views(NamedTuple):
+    """How the cameras ``front`` and ``wrist`` see, in that order; of every world, or one row for all of them.
+
+    Attributes:
+        position: (N, 2, 3) m, in the world and in the frame of the robot's tool.
+        axes: (N, 2, 3, 3), whose columns are a camera's right, up and backward, in the same frames.
+        fovy: (N, 2) rad, vertical fields of view of square pictures.
+    """
+
+    position: torch.Tensor
+    axes: torch.Tensor
+    fovy: torch.Tensor
+
+
+def views(world: World, tool_site: str) -> Views:
+    """How the cameras of every world see now, randomised as they are; see `Views`."""
+    rows = []
+    for shard in world.shards:
+        model = copy.copy(shard.physics.model)
+        for i in range(shard.start, shard.stop):
+            world.write_model(i, model)
+            rows.append(_views(model, tool_site))
+    position, axes, fovy = (torch.from_numpy(np.stack(parts)).to(world.device) for parts in zip(*rows, strict=True))
+    return Views(position, axes, fovy)
+
+
+def pixels(c: Channels, points: torch.Tensor, seen: Views | None = None) -> torch.Tensor:
     """Where points (N, 3) m in the world are in the square pictures of ``front`` and ``wrist``, (N, 2, 2).
 
-    x to the right and y down, each in [0, 1]; NaN for points outside the picture or behind the camera.
+    x to the right and y down, each in [0, 1]; NaN for points outside the picture or behind the camera. Cameras whose
+    views are not given see as the scene has them.
     """
-    front = _frame(FRONT, FRONT_TARGET, (0.0, 0.0, 1.0)).to(points)
-    fixed = _projected((points - points.new_tensor(FRONT)) @ front, FRONT_FOVY)
-    wrist = c["tool_rotation"] @ _frame(WRIST, WRIST_TARGET, (1.0, 0.0, 0.0)).to(points)
-    place = c["tool_pos"] + (c["tool_rotation"] @ points.new_tensor(WRIST).unsqueeze(1)).squeeze(2)
-    moving = _projected(((points - place).unsqueeze(1) @ wrist).squeeze(1), WRIST_FOVY)
-    return torch.stack([fixed, moving], dim=1)
+    seen = seen or _STANDARD
+    position, axes, fovy = (part.to(points) for part in seen)
+    rotation, place = c["tool_rotation"], c["tool_pos"].unsqueeze(2)
+    fixed = (points - position[:, 0]).unsqueeze(1) @ axes[:, 0]
+    moving = (points - (place + rotation @ position[:, 1].unsqueeze(2)).squeeze(2)).unsqueeze(1)
+    local = torch.cat([fixed, moving @ (rotation @ axes[:, 1])], dim=1)
+    depth = -local[..., 2:]
+    flat = local[..., :2] / depth / (2.0 * torch.tan(0.5 * fovy)).unsqueeze(2)
+    shown = 0.5 + flat * flat.new_tensor([1.0, -1.0])
+    inside = ((shown >= 0.0) & (shown <= 1.0)).all(2, keepdim=True) & (depth > 0.01)
+    return torch.where(inside, shown, torch.nan)
+
+
+def _views(model: mujoco.MjModel, tool_site: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One row of `Views`."""
+    position, axes = np.empty((2, 3)), np.empty((2, 9))
+    inverse, turned = np.empty(4), np.empty(4)
+    front, wrist, tool = model.camera("front"), model.camera("wrist"), model.site(tool_site)
+    position[0] = front.pos
+    mujoco.mju_quat2Mat(axes[0], front.quat)
+    mujoco.mju_negQuat(inverse, tool.quat)
+    mujoco.mju_rotVecQuat(position[1], wrist.pos - tool.pos, inverse)
+    mujoco.mju_mulQuat(turned, inverse, wrist.quat)
+    mujoco.mju_quat2Mat(axes[1], turned)
+    return position, axes.reshape(2, 3, 3), np.radians([front.fovy[0], wrist.fovy[0]])
 
 
 def _frame(position: Sequence[float], target: Sequence[float], up: Sequence[float]) -> torch.Tensor:
     """(3, 3), whose columns are a camera's axes: right, up, and backward."""
     matrix = np.empty(9)
     mujoco.mju_quat2Mat(matrix, look_at(position, target, up))
-    return torch.tensor(matrix.reshape(3, 3))
+    return torch.from_numpy(matrix.reshape(3, 3))
 
 
-def _projected(local: torch.Tensor, fovy: float) -> torch.Tensor:
-    """Pictures' coordinates (N, 2) of points (N, 3) in a camera's frame."""
-    depth = -local[:, 2:]
-    flat = local[:, :2] / depth / (2.0 * math.tan(math.radians(fovy) / 2.0))
-    place = 0.5 + flat * flat.new_tensor([1.0, -1.0])
-    inside = ((place >= 0.0) & (place <= 1.0)).all(1, keepdim=True) & (depth > 0.01)
-    return torch.where(inside, place, torch.nan)
+_STANDARD = Views(
+    torch.tensor([[FRONT, WRIST]], dtype=torch.float64),
+    torch.stack([_frame(FRONT, FRONT_TARGET, (0.0, 0.0, 1.0)), _frame(WRIST, WRIST_TARGET, (1.0, 0.0, 0.0))])[None],
+    torch.tensor([[FRONT_FOVY, WRIST_FOVY]], dtype=torch.float64).deg2rad(),
+)

@@ -108,7 +108,7 @@ class Assignment(Randomizer):
         paraphrase: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__("assignment", Draw(0, len(COLORS) - 1), Timing("reset"), "color")
+        super().__init__("assignment", Draw(0, len(COLORS) - 1), Timing("reset"), ", ".join(COLORS))
         if pairs not in PAIRS:
             raise ThingsError(unknown("pairs", pairs, PAIRS))
         if not 0.0 <= same_color <= 1.0:
@@ -127,7 +127,6 @@ class Assignment(Randomizer):
             raise ThingsError(f"no colours of {', '.join('+'.join(k) for k in kinds)} make {pairs!r} pairs")
         self._rgb = torch.tensor(list(COLORS.values()), dtype=torch.float64, device=device)
         self._shown = torch.zeros(n, 2, 3, dtype=torch.float64, device=device)
-        self._registered = False
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -164,9 +163,7 @@ class Assignment(Randomizer):
         for shard in world.shards:
             model = shard.physics.model
             rows.append(np.array([model.geom(f"{body}_0").id for body in (FIRST, SECOND)]))
-        if not self._registered:
-            world.vary("geom_rgba").add(Edit("set", tuple(rows), self._shown, columns=(0, 3)))
-            self._registered = True
+        world.vary("geom_rgba").add(Edit("set", tuple(rows), self._shown, columns=(0, 3)))
         return 2
 
     def _make_factor(self, world: World) -> torch.Tensor:
@@ -176,7 +173,7 @@ class Assignment(Randomizer):
         ids = select.ids
         u = torch.rand(len(ids), 2, generator=generator, device=ids.device)
         named = (u[:, 0] < 0.5).long()
-        pick = torch.multinomial(self._weights[self._kind[ids], named], 1, generator=generator).squeeze(1)
+        pick = _one_of(self._weights[self._kind[ids], named], generator)
         colors = torch.stack([pick // len(COLORS), pick % len(COLORS)], dim=1)
         select.write(self.named, named)
         select.write(self._wording, (u[:, 1] * len(self._templates)).long())
@@ -184,6 +181,14 @@ class Assignment(Randomizer):
         select.write(self.drawn, colors.unsqueeze(-1))
         select.write(self._shown, self._rgb[colors])
         world.refresh("geom_rgba", select)
+
+
+def _one_of(weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(K,) drawn in proportion to ``weights`` (K, M): `torch.multinomial`, which asks the host about a GPU's numbers.
+
+    Of exponentially distributed times with these rates, each is the shortest with just that probability.
+    """
+    return (weights / torch.empty_like(weights).exponential_(1.0, generator=generator)).argmax(1)
 
 
 def _weights(shapes: tuple[str, str], named: int, pairs: str, same_color: float) -> np.ndarray:

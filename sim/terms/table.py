@@ -19,6 +19,8 @@ from sim.channels import Channels, Derived
 
 GOAL_RADIUS = 0.035
 """m between an object's centre and the pad's within which it is on the pad."""
+ON_PAD = 0.045
+"""m, likewise for pushing: half the pad's side, so that the object's centre is over the pad."""
 REACHED = 0.03
 """m between the tool and the point above an object within which the object is reached."""
 ABOVE = 0.06
@@ -29,6 +31,10 @@ RELEASED = 0.06
 """m between the tool and an object's centre from which on the object has been let go."""
 BEHIND = 0.055
 """m behind an object, seen from the goal: where pushing begins."""
+MIDDLE = (0.45, 0.0, 0.1)
+"""m, the middle of the workspace."""
+UNDONE = 1.0 - 1e-6
+"""The most progress of what is not done: rounding shall not make 1 of it."""
 
 Judge = Callable[[Channels, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """``judge(c, which) -> (progress (N,), done (N,) bool)``."""
@@ -41,21 +47,18 @@ def chosen(values: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
 
 def reached(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Progress and success of reaching the point above an object."""
-    point = chosen(c["object_poses"][..., :3], which)
-    distance = vector_norm(c["tool_pos"] - point - c["tool_pos"].new_tensor([0.0, 0.0, ABOVE]), dim=1)
+    way = c["tool_pos"] - chosen(c["object_poses"][..., :3], which)
+    distance = vector_norm(torch.cat([way[:, :2], way[:, 2:] - ABOVE], dim=1), dim=1)
     whole = (chosen(c["start_reach"], which) - REACHED).clamp_min(0.05)
-    return 1.0 - ((distance - REACHED) / whole).clamp(0.0, 1.0), distance <= REACHED
+    return _judged(1.0 - ((distance - REACHED) / whole).clamp(0.0, 1.0), distance <= REACHED)
 
 
 def pushed(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Progress and success of pushing an object onto the goal: a quarter for getting behind it."""
-    place = chosen(c["object_poses"][..., :3], which)
-    away = place[:, :2] - c["pad_pos"][:, 0]
-    distance = vector_norm(away, dim=1)
-    behind = place[:, :2] + BEHIND * away / distance.clamp_min(1e-6).unsqueeze(1)
+    distance = vector_norm(chosen(c["object_poses"][..., :2], which) - c["pad_pos"][:, 0], dim=1)
+    behind = _behind(c, which)
     reach = 1.0 - (vector_norm(c["tool_pos"][:, :2] - behind, dim=1) / 0.3).clamp(0.0, 1.0)
-    done = distance <= GOAL_RADIUS
-    return torch.where(done, 1.0, 0.25 * reach + 0.75 * _way(c, which, distance)), done
+    return _judged(0.25 * reach + 0.75 * _way(c, which, distance, ON_PAD), distance <= ON_PAD)
 
 
 def placed(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,7 +80,7 @@ def placed(c: Channels, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     away = ((apart - 0.02) / (RELEASED - 0.02)).clamp(0.0, 1.0)
     over = 0.75 + 0.10 * (1.0 - (height / 0.12).clamp(0.0, 1.0)) + 0.149 * away * resting
     done = (distance <= GOAL_RADIUS) & resting & (apart >= RELEASED)
-    return torch.where(done, 1.0, torch.where(distance <= GOAL_RADIUS, over, off)), done
+    return _judged(torch.where(distance <= GOAL_RADIUS, over, off), done)
 
 
 JUDGES: dict[str, Judge] = {"reach": reached, "push": pushed, "pick_place": placed}
@@ -90,18 +93,18 @@ def judged(task: str) -> dict[str, Derived]:
     judge = JUDGES[task]
 
     def named(c: Channels) -> torch.Tensor:
-        return torch.stack([part.float() for part in judge(c, c["named"])])
+        return torch.stack([part.float() for part in judge(c, c["named"])], dim=1)
 
     def other(c: Channels) -> torch.Tensor:
-        return torch.stack([part.float() for part in judge(c, 1.0 - c["named"])])
+        return torch.stack([part.float() for part in judge(c, 1.0 - c["named"])], dim=1)
 
     return {
         "judged": named,
         "judged_other": other,
-        "progress": lambda c: c["judged"][0],
-        "done": lambda c: c["judged"][1],
-        "progress_other": lambda c: c["judged_other"][0],
-        "done_other": lambda c: c["judged_other"][1],
+        "progress": lambda c: c["judged"][:, 0],
+        "done": lambda c: c["judged"][:, 1],
+        "progress_other": lambda c: c["judged_other"][:, 0],
+        "done_other": lambda c: c["judged_other"][:, 1],
     }
 
 
@@ -133,9 +136,14 @@ def goal_from_named(c: Channels) -> torch.Tensor:
     return 10.0 * (c["pad_pos"][:, 0] - named_pos(c)[:, :2])
 
 
+def behind_from_tool(c: Channels) -> torch.Tensor:
+    """(N, 2): the place from where the named object can be pushed to the goal, seen from the tool."""
+    return 10.0 * (_behind(c, c["named"]) - c["tool_pos"][:, :2])
+
+
 def tool_in_workspace(c: Channels) -> torch.Tensor:
     """(N, 3): the tool's place, from the middle of the table."""
-    return 10.0 * (c["tool_pos"] - c["tool_pos"].new_tensor([0.45, 0.0, 0.1]))
+    return 10.0 * torch.cat([c["tool_pos"][:, i : i + 1] - middle for i, middle in enumerate(MIDDLE)], dim=1)
 
 
 def opening(c: Channels) -> torch.Tensor:
@@ -166,7 +174,19 @@ def is_done(c: Channels) -> torch.Tensor:
     return c["done"] > 0.5
 
 
-def _way(c: Channels, which: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-    """(N,) in [0, 1]: the share of an object's way to the edge of the goal that is behind it."""
-    whole = (chosen(c["start_distance"], which) - GOAL_RADIUS).clamp_min(0.02)
-    return 1.0 - ((distance - GOAL_RADIUS) / whole).clamp(0.0, 1.0)
+def _behind(c: Channels, which: torch.Tensor) -> torch.Tensor:
+    """(N, 2) m: the place on the table from where an object can be pushed to the goal."""
+    place = chosen(c["object_poses"][..., :2], which)
+    away = place - c["pad_pos"][:, 0]
+    return place + BEHIND * away / vector_norm(away, dim=1, keepdim=True).clamp_min(1e-6)
+
+
+def _judged(progress: torch.Tensor, done: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Progress (N,) and success (N,) bool, the progress 1 just where it is done."""
+    return torch.where(done, 1.0, progress.clamp_max(UNDONE)), done
+
+
+def _way(c: Channels, which: torch.Tensor, distance: torch.Tensor, radius: float = GOAL_RADIUS) -> torch.Tensor:
+    """(N,) in [0, 1]: the share of an object's way to within ``radius`` of the goal that is behind it."""
+    whole = (chosen(c["start_distance"], which) - radius).clamp_min(0.02)
+    return 1.0 - ((distance - radius) / whole).clamp(0.0, 1.0)

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from robolearn import progress
-from robolearn.progress import Lines, Live, Silent, Status, clock, make_display
+from robolearn.progress import Lines, Live, Silent, Status, clock, make_display, progress_bar
 
 
 def status(iteration: int = 3, fraction: float = 0.25, **metrics: float) -> Status:
@@ -62,3 +62,10 @@ def test_only_the_first_process_speaks(capsys):
         display.note("hello")
     assert capsys.readouterr() == ("", "")
     assert isinstance(make_display("x"), progress.Lines)  # stderr is no terminal here
+
+
+def test_a_task_of_known_length_tells_logs_when_it_is_done(capsys):
+    with progress_bar("reading", 4) as tick:
+        tick(1)
+        tick(3)
+    assert capsys.readouterr() == ("", "reading: 4 of 4\n")

@@ -13,7 +13,7 @@ from vlm_rewards.baselines import ElapsedTime
 from vlm_rewards.cache import Cached
 from vlm_rewards.card import Card, CardData, Measuring, make_card, require_card
 from vlm_rewards.card_lines import NOT_GIVEN, NOT_OFFERED
-from vlm_rewards.critic import Critic, Window
+from vlm_rewards.critic import Critic, Judged, Window
 from vlm_rewards.errors import CriticError
 from vlm_rewards.operating_point import OperatingPoint
 from vlm_rewards.registry import write_description
@@ -132,13 +132,29 @@ def test_invalid_answers_are_counted_and_do_not_fire(data):
             judged = super()._done(now, instructions)
             values = judged.values.clone()
             values[::2] = torch.nan
-            return type(judged)(values)
+            return Judged(values)
 
     card = make_card(Tired(), data, QUICK)
     answers = card.lines["answers"]
     assert answers["invalid_share"] == pytest.approx(0.25, abs=0.01)
     assert list(answers["reasons"]) == ["the critic's answer is not a finite number"]
     assert card.lines["done"]["steps"]["recall"] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_critic_that_never_answers_gets_a_card_and_does_not_pass(data, tmp_path):
+    class Gone(Oracle):
+        def _value(self, now, start, instructions):
+            return Judged(torch.full((len(now),), torch.nan), reasons=["stale: nobody there"] * len(now))
+
+        def _done(self, now, instructions):
+            return self._value(now, now, instructions)
+
+    card = make_card(Gone(), data, QUICK)
+    assert card.lines["answers"]["invalid_share"] == card.lines["answers"]["stale_share"] == 1.0
+    assert all("not judged" in failure for failure in card.failures() if "false done" not in failure)
+    card.save(tmp_path)
+    assert Card.load(tmp_path).failures() == card.failures()
 
 
 def test_a_window_of_pictures_is_filled_and_shifted(data):
@@ -151,7 +167,7 @@ def test_a_window_of_pictures_is_filled_and_shifted(data):
             assert now.rgb.shape[1] == start.rgb.shape[1] == 3
             judged = super()._value(now, start, instructions)
             moved = (now.rgb[:, -1] != now.rgb[:, 0]).flatten(1).any(1)
-            return type(judged)(torch.where(moved, judged.values, 0.0))
+            return Judged(torch.where(moved, judged.values, 0.0))
 
     card = make_card(Slow(), data, QUICK)
     assert card.lines["order"]["successes"]["voc"] > 0.99

@@ -99,13 +99,13 @@ def test_a_model_from_disk_answers_everything_it_says_it_can(folders: dict[str, 
     ("family", "scale"), [("qwen", "numbers"), ("qwen", "percent"), ("qwen", "letters"), ("intern", "numbers")]
 )
 def test_scores_are_expectations_over_the_probabilities_of_whole_labels(folders: dict, family: str, scale: str):
-    critic = made(folders[family], scale=scale, granularity=20)
-    seen, later = moments(1, 2), moments(2, 2)
-    asked, kind = prompter(scale), Scale.of(scale, 20)
+    critic = made(folders[family], scale=scale, granularity=10)
+    seen, later, told = moments(1, 1), moments(2, 1), INSTRUCTIONS[:1]
+    asked, kind = prompter(scale, 10), Scale.of(scale, 10)
     cases = [
-        (critic.value(later, seen, INSTRUCTIONS[:2]), asked.value(later, seen, INSTRUCTIONS[:2]), kind.value),
-        (critic.delta(seen, later, INSTRUCTIONS[:2]), asked.delta(seen, later, INSTRUCTIONS[:2]), kind.delta),
-        (critic.done(seen, INSTRUCTIONS[:2]), asked.done(seen, INSTRUCTIONS[:2]), YES_NO),
+        (critic.value(later, seen, told), asked.value(later, seen, told), kind.value),
+        (critic.delta(seen, later, told), asked.delta(seen, later, told), kind.delta),
+        (critic.done(seen, told), asked.done(seen, told), YES_NO),
     ]
     for answer, prompts, labels in cases:
         for row, prompt in enumerate(prompts):
@@ -145,6 +145,13 @@ def test_preference_does_not_depend_on_the_order(qwen: VlmCritic):
     # One order alone is biased towards a position.
     p = direct(qwen, prompter().prefer(moments(1), moments(1), INSTRUCTIONS)[0], FIRST_SECOND).exp()
     assert abs((p[1] / p.sum()).item() - 0.5) > 1e-3
+
+
+def test_half_precision_is_near(folders: dict[str, Path], qwen: VlmCritic):
+    half = made(folders["qwen"], dtype="bfloat16")
+    assert half.revision != qwen.revision
+    answers = [critic.value(moments(1), moments(2), INSTRUCTIONS).values for critic in (half, qwen)]
+    torch.testing.assert_close(answers[0], answers[1], atol=0.1, rtol=0)
 
 
 def test_a_reply_that_hardly_speaks_of_the_labels_is_invalid(folders: dict[str, Path]):
@@ -216,6 +223,8 @@ def test_revisions_follow_whatever_changes_answers(folders: dict[str, Path], tmp
     ("settings", "told"),
     [
         ({"granularty": 5}, "unknown setting 'granularty'; did you mean 'granularity'"),
+        ({"granularity": "ten"}, "setting granularity is int, got 'ten'"),
+        ({"least_mass": None}, "setting least_mass is float, got None"),
         ({"scale": "stars"}, "unknown scale 'stars'"),
         ({"granularity": 7}, "even number"),
         ({"scale": "letters", "granularity": 30}, "up to 24"),

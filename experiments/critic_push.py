@@ -1,0 +1,159 @@
+"""Policies trained on ``arm_push`` with a critic as the only reward, beside the truth, controls and ablations.
+
+Makes the critics that are missing (one for each seed, and one from successes alone), trains every condition with every
+seed, judges each final policy on whole episodes by the simulator's own success, and writes one JSON line for each run::
+
+    python experiments/critic_push.py --seeds 1,2,3 --out critic_push.jsonl
+    python experiments/critic_push.py --conditions truth,process --seeds 1 --steps 100000
+
+Runs that are in the file already are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+TASK = "arm_push"
+LEARNER = (
+    *("num_envs=32", "algo.num_steps=16", "algo.epochs=6", "algo.minibatches=4", "algo.lr=1e-3"),
+    *("algo.lr_min=1e-4", "algo.lr_max=3e-3", "algo.gamma=0.98", "algo.init_std=0.7", "algo.hidden=[128,128]"),
+)
+"""Settings of the learner, the same in every condition."""
+CONDITIONS: dict[str, tuple[str, ...]] = {
+    "truth": ("reward=truth",),
+    "process": ("reward=process", "reward.critic={critic}"),
+    "distilled": ("reward=process_distilled", "reward.critic={critic}"),
+    "sparse": ("reward=sparse",),
+    "random": ("task.reward=random",),
+    "elapsed_time": ("reward=elapsed_time",),
+    "successes_only": ("reward=process", "reward.critic={successes}", "reward.force=true"),
+    "naive_difference": ("reward=process", "reward.critic={critic}", "reward.stage.shaping=difference"),
+}
+"""Condition → overrides of `robolearn train`; ``{critic}`` is the seed's critic, ``{successes}`` that of successes."""
+SOLVED = 0.9
+WINDOW = 200
+"""Episodes over which the success in training is averaged."""
+
+
+def main() -> None:
+    """Train, judge, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--conditions", default=",".join(CONDITIONS), help="comma-separated")
+    parser.add_argument("--seeds", default="1,2,3", help="comma-separated")
+    parser.add_argument("--steps", type=int, default=200_000, help="decisions of each run")
+    parser.add_argument("--critics", type=Path, default=Path("critics"), help="folder of the critics")
+    parser.add_argument("--runs", type=Path, default=Path("runs/critic_push"), help="folder of the runs")
+    parser.add_argument("--out", type=Path, default=Path("critic_push.jsonl"))
+    args = parser.parse_args()
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    done = _read(args.out)
+    for condition in args.conditions.split(","):
+        for seed in seeds:
+            if not any(row["condition"] == condition and row["seed"] == seed for row in done):
+                row = one(condition, seed, args.steps, args.critics, args.runs)
+                done.append(row)
+                with args.out.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                _print(done)
+    _print(done)
+
+
+def one(condition: str, seed: int, steps: int, critics: Path, runs: Path) -> dict[str, Any]:
+    """One run, and what came of it."""
+    critic, successes = critics / f"{TASK}-process-s{seed}", critics / f"{TASK}-successes-s{seed}"
+    chosen = CONDITIONS[condition]
+    if any("{critic}" in part for part in chosen):
+        _make(critic, seed)
+    if any("{successes}" in part for part in chosen):
+        _make(successes, seed, "successes_only=true")
+    folder = runs / f"{condition}-s{seed}"
+    overrides = [part.format(critic=critic, successes=successes) for part in chosen]
+    started = time.time()
+    if not (folder / "evaluation.json").is_file():
+        _robolearn(
+            "train",
+            *(f"task={TASK}", f"seed={seed}", f"run_dir={folder}", f"budget.steps={steps}", "budget.minutes=null"),
+            *("video=false", "curves=false", *LEARNER, *overrides),
+        )
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    policy = json.loads((folder / "evaluation.json").read_text())["rows"]["policy"]
+    return {
+        "condition": condition,
+        "seed": seed,
+        "success": policy["success"]["mean"],
+        "loitering_s": policy["loitering_s"]["mean"],
+        "seconds": policy["seconds"]["mean"],
+        "decisions_to_solve": solved_at(rows),
+        "done_precision": done_precision(rows),
+        "decisions_per_s": statistics.median(row["time/env_steps_per_s"] for row in rows),
+        "decisions": rows[-1]["env_steps"],
+        "wall_s": round(time.time() - started, 1),
+    }
+
+
+def solved_at(rows: list[dict[str, Any]]) -> float | None:
+    """Decisions after which `WINDOW` episodes in a row had a mean true success of `SOLVED`; None if they never had."""
+    episodes: list[tuple[float, float]] = []
+    before = 0.0
+    for row in rows:
+        steps, before = row["env_steps"] - before, row["env_steps"]
+        if "episode/success" in row:
+            count = round((row["rollout/terminated"] + row["rollout/truncated"]) * steps)
+            episodes += [(row["env_steps"], row["episode/success"])] * count
+    for i in range(WINDOW, len(episodes)):
+        if sum(success for _, success in episodes[i - WINDOW : i]) >= SOLVED * WINDOW:
+            return episodes[i][0]
+    return None
+
+
+def done_precision(rows: list[dict[str, Any]]) -> float | None:
+    """Share of the episodes that the critic ended which were truly done, over the second half of training."""
+    half = [row for row in rows[len(rows) // 2 :] if row.get("episode/critic_done") is not None]
+    said = sum(row["episode/critic_done"] for row in half)
+    false = sum(row["episode/false_done"] for row in half)
+    return None if said == 0 else 1.0 - false / said
+
+
+def _make(folder: Path, seed: int, *more: str) -> None:
+    """The critic in ``folder`` and its card, unless they are there."""
+    if not (folder / "critic.json").is_file():
+        _robolearn("critic", "train", f"task={TASK}", f"seed={seed}", f"out={folder}", *more)
+    if not (folder / "card.json").is_file():
+        _robolearn("critic", "card", f"critic={folder}", f"task={TASK}", f"seed={seed}", check=False)
+
+
+def _robolearn(*arguments: str, check: bool = True) -> None:
+    print("robolearn", *arguments, file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "-m", "robolearn", *arguments], check=check, stdout=sys.stderr)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    """Medians over the seeds of each condition."""
+    columns = ("success", "decisions_to_solve", "done_precision", "loitering_s", "seconds", "decisions_per_s")
+    print(f"{'condition':<18} seeds  " + "  ".join(f"{name:>18}" for name in columns))
+    for condition in CONDITIONS:
+        mine = [row for row in rows if row["condition"] == condition]
+        if not mine:
+            continue
+        cells = []
+        for name in columns:
+            values = [row[name] for row in mine]
+            known = sorted(float("inf") if value is None else value for value in values)
+            middle = known[len(known) // 2]
+            cells.append(f"{'-' if middle == float('inf') else format(middle, '.3g'):>18}")
+        print(f"{condition:<18} {len(mine):>5}  " + "  ".join(cells))
+
+
+if __name__ == "__main__":
+    main()
