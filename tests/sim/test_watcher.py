@@ -30,7 +30,7 @@ class Witness:
         self.steps.append((self._obs(), self._qpos()))
         return self.stop
 
-    def begun(self, worlds: Selection) -> None:
+    def begun(self, worlds: Selection, reset: bool) -> None:
         self.starts.append((worlds.chosen().tolist(), self._obs(), self.env.instructions()))
 
     def _obs(self) -> torch.Tensor:
