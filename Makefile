@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 EXTRAS ?= dev
+JOBS   ?= 2
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(EXTRAS)
 ROOMS   = $(patsubst %/__init__.py,%,$(wildcard robolearn/__init__.py sim/__init__.py policies/__init__.py \
@@ -25,7 +26,7 @@ demo: install ## train, evaluate, export and render dex_track on this machine's 
 	$(BIN)/robolearn demo
 
 test: lint ## everything the continuous integration checks
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 lint: install ## style and types
 	$(BIN)/ruff check .

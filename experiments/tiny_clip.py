@@ -48,17 +48,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="arm_pick_place", help="an arm task [arm_pick_place]")
     parser.add_argument("--data", type=Path, help="folder to keep the episodes in, or to read them from")
-    parser.add_argument("--train", type=int, default=800, help="episodes to train on [800]")
-    parser.add_argument("--test", type=int, default=320, help="episodes of each test set [320]")
+    parser.add_argument("--train", type=int, default=640, help="episodes to train on [640]")
+    parser.add_argument("--test", type=int, default=240, help="episodes of each test set [240]")
     parser.add_argument("--size", type=int, default=64, help="height and width of pictures, pixels [64]")
-    parser.add_argument("--camera", default="front", help="front or wrist [front]")
+    parser.add_argument("--camera", choices=("front", "wrist", "both"), default="both", help="[both]")
     parser.add_argument("--steps", type=int, default=900, help="of training, each seed; 0: by the clock [900]")
     parser.add_argument("--minutes", type=float, default=3.0, help="of training, each seed, with --steps 0 [3]")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of training [0 1 2]")
     parser.add_argument("--alpha", type=float, default=0.5, help="strength of the goal-baseline projection [0.5]")
     parser.add_argument("--threads", type=int, default=1, help="of simulation and training [1]")
     parser.add_argument(
-        "--out", type=Path, default=Path("critics/tiny_clip"), help="folder for models and results.json"
+        "--out", type=Path, default=Path("runs/tiny_clip"), help="folder for models and results.json"
     )
     parser.add_argument("--ablation", action="store_true", help="train without false captions, too")
     args = parser.parse_args()
@@ -121,16 +121,18 @@ def train(
             last[0] = time.monotonic()
             say(f"seed {seed}: {100 * share:.0f}%  loss {measured['loss']:.2f}")
 
+    views = viewed(args.camera, clips)
+    true, false = ([row for row in rows for _ in views] for rows in (captions.true, captions.false))
     return train_tiny_clip(
-        clips.rgb[:, clips.cameras.index(args.camera)],
-        captions.true,
+        clips.rgb[:, views].flatten(0, 1),
+        true,
         folder,
-        false_captions=None if kind == "true-only" else captions.false,
+        false_captions=None if kind == "true-only" else false,
         minutes=args.minutes,
         steps=0 if kind == "untrained" else args.steps or None,
         seed=seed,
         progress=progress,
-        settings={"camera": args.camera, "alpha": args.alpha},
+        settings={"camera": None if args.camera == "both" else args.camera, "alpha": args.alpha},
     )
 
 
@@ -148,15 +150,21 @@ def scored(folder: Path, args: argparse.Namespace, clips: ClipSet) -> dict[str, 
 
 
 def found(folder: Path, camera: str, clips: ClipSet) -> dict[str, float]:
-    """Retrieval of captions, by every fourth frame: neighbours look alike."""
+    """Retrieval of captions by single pictures of every fourth frame: neighbours look alike."""
     rows = list(range(0, clips.num_frames, 4))
     true = captions_for(clips, arm_relations(clips)).true
     texts = sorted({text for row in rows for text in true[row]} - {SCENE})
     truth = torch.tensor([[text in said for text in texts] for said in (set(true[row]) for row in rows)])
     encoder = DualEncoder.load(folder)
-    pictures = clips.rgb[rows, clips.cameras.index(camera)]
-    share, chance = retrieval(encoder.images(pictures), encoder.texts(texts), truth)
+    views = viewed(camera, clips)
+    pictures = encoder.images(clips.rgb[rows][:, views].flatten(0, 1))
+    share, chance = retrieval(pictures, encoder.texts(texts), truth.repeat_interleave(len(views), dim=0))
     return {"retrieval": share, "retrieval_chance": chance}
+
+
+def viewed(camera: str, clips: ClipSet) -> list[int]:
+    """Which of the clips' cameras are used."""
+    return [i for i, name in enumerate(clips.cameras) if camera in ("both", name)]
 
 
 def clock(clips: ClipSet) -> np.ndarray:

@@ -75,7 +75,8 @@ def evaluate(trained: Trained, options: Options, say: Callable[[str], None] = la
 
     Returns:
         Plain values: ``rows`` (name → metrics with mean, median and 95% interval), ``headline`` (the policy's success),
-        ``margin`` over the best variant of the strongest baseline, in points, and what was judged.
+        ``margin`` over the best variant of the strongest baseline, in points, what was judged, and the ``marks`` of a
+        run that was trained with a critic that should not have been used.
     """
     from robolearn.judge import judge
     from robolearn.trained import learner_for, policy_controller
@@ -108,6 +109,7 @@ def evaluate(trained: Trained, options: Options, say: Callable[[str], None] = la
         "report": list(quiet.task.report),
         "headline": rows["policy"].mean(success),
         "margin": 100.0 * (rows["policy"].mean(success) - max(beaten)) if beaten else None,
+        "marks": list(trained.config.reward.marks),
         "rows": {name: verdict.to_dict() for name, verdict in rows.items()},
     }
 
@@ -143,6 +145,8 @@ def print_table(result: Mapping[str, Any], file: Any) -> None:
         table.add_row(name, *cells, str(round(row["diverged"]["mean"] * row["episodes"])), str(row["episodes"]))
     Console(file=file, width=None if file.isatty() else 200).print(table)
     print(f"rates: mean ({success} with its 95% interval); others: mean / median", file=file)
+    for mark in result["marks"]:
+        print(f"trained with a forced critic: {mark}", file=file)
 
 
 def _cell(summary: Mapping[str, float] | None, rate: bool, interval: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sim.world import Shard
 
 _TABLE: dict[str, Any] = {"distance": 0.6, "elevation": -15.0}
 _WALKER: dict[str, Any] = {"lookat": (0.0, 0.0, 0.65), "distance": 2.6, "elevation": -12.0}
+_ACROSS: dict[str, Any] = {"lookat": (0.45, 0.0, 0.05), "distance": 0.75, "azimuth": 180.0, "elevation": -40.0}
 
 
 def film(
@@ -26,7 +27,7 @@ def film(
     """Write an mp4 of ``worlds`` worlds of an evaluation environment.
 
     Where the goal is a `sim.motions.ReferenceGoal`, each world is shown as the policy (left) beside its reference; a
-    robot on a free base is followed.
+    robot that walks is followed; others are seen from across the table, with what they are asked to do.
 
     Args:
         env: the environment.
@@ -52,8 +53,8 @@ def _frames(
 ) -> Iterator[np.ndarray]:
     shards = [next(s for s in env.world.shards if s.start <= i < s.stop) for i in chosen]
     models = {shard.label: copy.copy(shard.physics.model) for shard in shards}
-    tracking = "reference_joint_pos" in env.channels
-    picture, view = (_pair, _TABLE) if tracking else (_following, _WALKER)
+    shown = ((picture, view) for channel, picture, view in _VIEWS if channel in env.channels)
+    picture, view = next(shown, (_instructed, _ACROSS))
     renderers = {label: SceneRenderer(model, *size, **view) for label, model in models.items()}
     obs = env.reset()
     longest = int(env.max_episode_length)
@@ -79,6 +80,12 @@ def _grid(pictures: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows)
 
 
+def _instructed(env: Env, world: int, shard: Shard, renderer: SceneRenderer) -> np.ndarray:
+    """The world from across the table, (H, W, 3)."""
+    qpos = shard.physics.bind("qpos")[world - shard.start].cpu().numpy()
+    return caption(renderer.render(qpos), env.instructions()[world])
+
+
 def _following(env: Env, world: int, shard: Shard, renderer: SceneRenderer) -> np.ndarray:
     """The world from beside, the camera moving along with the robot's base, (H, W, 3)."""
     qpos = shard.physics.bind("qpos")[world - shard.start].cpu().numpy()
@@ -98,3 +105,11 @@ def _pair(env: Env, world: int, shard: Shard, renderer: SceneRenderer) -> np.nda
     left = caption(renderer.render(actual), f"policy: {shard.label}, object error {error:.1f} cm")
     right = caption(renderer.render(wanted), "reference")
     return np.concatenate([left, right], axis=1)
+
+
+_Picture = Callable[[Env, int, Shard, SceneRenderer], np.ndarray]
+_VIEWS: tuple[tuple[str, _Picture, dict[str, Any]], ...] = (
+    ("reference_joint_pos", _pair, _TABLE),
+    ("velocity_command", _following, _WALKER),
+)
+"""What is shown where a task has a channel of this name."""

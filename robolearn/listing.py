@@ -108,6 +108,8 @@ def _robots() -> list[Entry]:
 def _parts(robot: Robot) -> str:
     if robot.palm_site:
         return f"hand, {len(robot.finger_joints)} finger joints, {len(robot.fingertip_sites)} fingertips"
+    if robot.tool_site:
+        return f"arm, {len(robot.joint_names) - len(robot.gripper_joints)} joints and a gripper"
     return f"whole robot, {len(robot.joint_names)} joints, {len(robot.foot_sites)} feet"
 
 

@@ -84,7 +84,7 @@ def noisy_randomizers(
     Returns:
         The randomisers, and whether one of them needs the noise.
     """
-    sensors = {c.name: noise[c.name].size(c.shape[-1]) for c in measured if c.name in noise}
+    sensors = {c.name: math.prod(c.shape[:-1]) * noise[c.name].size(c.shape[-1]) for c in measured if c.name in noise}
     made = make_randomizers(settings, targets, sensors)
     if silent:
         made = {name: randomizer for name, randomizer in made.items() if name not in SENSOR_RANDOMIZERS}

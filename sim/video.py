@@ -13,6 +13,9 @@ import numpy as np
 from sim.opengl import RenderError, cannot_render
 from sim.physics import quiet_mujoco
 
+_TEXT, _MARGIN = 0.45, 8
+"""Size of captions, and pixels beside them."""
+
 
 class SceneRenderer:
     """Renders states of one model from a free camera.
@@ -73,10 +76,12 @@ class SceneRenderer:
 
 
 def caption(image: np.ndarray, text: str) -> np.ndarray:
-    """A copy of the picture (H, W, 3) with a line of text over a darkened strip at its top."""
+    """A copy of the picture (H, W, 3) with a line of text over a darkened strip at its top, smaller if it is long."""
     image = np.array(image, order="C")
     image[:24] //= 3
-    cv2.putText(image, text, (8, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    wide = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _TEXT, 1)[0][0]
+    scale = _TEXT * min(1.0, (image.shape[1] - 2 * _MARGIN) / max(wide, 1))
+    cv2.putText(image, text, (_MARGIN, 17), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
     return image
 
 

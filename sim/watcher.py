@@ -19,4 +19,5 @@ class Watcher(Protocol):
         """New episodes have begun in some worlds, and stand as they will be seen first.
 
         With ``reset`` that is because all worlds were reset, else because their last step ended an episode.
+        On a GPU, where the host does not ask whether any have, it is told after every step: a mask may be empty.
         """

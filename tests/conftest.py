@@ -33,7 +33,11 @@ def small(clip_folder: Path) -> Callable[..., Env]:
     """``small(num_envs=6, task="dex_track", **settings)``: a small real environment on one thread."""
 
     def make(num_envs: int = 6, task: str = "dex_track", **settings: Any) -> Env:
-        smallest = {"dex_track": {"motions": {"folder": str(clip_folder)}}, "g1_walk": {"episode_s": 1.5}}
+        smallest = {
+            "dex_track": {"motions": {"folder": str(clip_folder)}},
+            "g1_walk": {"episode_s": 1.5},
+            **{name: {"episode_s": 2.0} for name in ("arm_reach", "arm_push", "arm_pick_place")},
+        }
         return make_env(task, num_envs, **{"engine": Engine(threads=1), **smallest[task], **settings})
 
     return make

@@ -159,12 +159,10 @@ class ProcessCritic(Critic):
         ]
         new = {key: row for row, key in enumerate(keys) if key not in self._anchors}
         kept = {key: self._anchors[key] for key in keys if key in self._anchors}
-        if new:
-            rows = torch.tensor(list(new.values()))
-            seen: Seen = self.network.see(normalised(start[rows]).unsqueeze(1))
-            made = self.network.anchor(seen, text[rows])
-            for i, key in enumerate(new):
-                kept[key] = Anchor(made.at[i], made.there[i], made.features[i])
+        for key, row in new.items():  # one by one: the last digits depend on how many are looked at together
+            seen: Seen = self.network.see(normalised(start[row : row + 1]).unsqueeze(1))
+            made = self.network.anchor(seen, text[row : row + 1])
+            kept[key] = Anchor(made.at[0], made.there[0], made.features[0])
         self._anchors.update(kept)
         _forget(self._anchors)
         found = [kept[key] for key in keys]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from robolearn.errors import unknown
@@ -46,8 +46,8 @@ class RewardConfig:
     """Whose word earns the bonus: the ``critic``'s done, the ``task``'s true success, or ``none``."""
     bonus: float = 1.0
     """Reward of each step into a state of success."""
-    terms: dict[str, float] | None = None
-    """The task's own named terms that count, and their factors; ``null``: none of them."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """The task's own named terms that count, and their factors; none of them where it is empty."""
     mixing: str = "sum"
     """How the task's terms are combined: weighted ``sum``, ``soft_and`` (Σ log σ), or ``gdpo`` over all rows given."""
     bound: str = "none"
@@ -79,10 +79,10 @@ class RewardConfig:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise CriticError(unknown(f"reward {name}", getattr(self, name), choices))
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type in ("float", "float | None") and value is not None and field.name != "gate_release":
-                self._require(field.name, _finite(value), "a finite number")
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if item.type in ("float", "float | None") and value is not None and item.name != "gate_release":
+                self._require(item.name, _finite(value), "a finite number")
         self._check_ranges()
         self._check_pairs()
 
@@ -107,9 +107,9 @@ class RewardConfig:
         self._require("abstain_std", self.abstain_std is None or self.abstain_std >= 0.0, "0 or more, or null")
         self._require("min_temperature", self.min_temperature > 0.0, "greater than 0")
         self._require("references", all(_finite(r) for r in self.references), "a list of finite numbers")
-        terms = self.terms if self.terms is not None else {}
-        good = isinstance(terms, Mapping) and all(isinstance(n, str) and _finite(w) for n, w in terms.items())
-        self._require("terms", good, "a mapping from names to finite factors, or null")
+        good = isinstance(self.terms, Mapping)
+        good = good and all(isinstance(name, str) and _finite(weight) for name, weight in self.terms.items())
+        self._require("terms", good, "a mapping from names to finite factors")
         release = self.gate_release
         below = release is None or (isinstance(release, (int, float)) and release <= self.gate_threshold)
         self._require("gate_release", below, f"at most gate_threshold ({self.gate_threshold:g}), or null")

@@ -232,7 +232,7 @@ class RewardStage:
     def _terms(self, steps: Transitions, is_open: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """The task's terms that count, by name."""
         c, parts = self.config, {}
-        for name, weight in (c.terms or {}).items():
+        for name, weight in c.terms.items():
             if name not in steps.terms:
                 raise CriticError(unknown("reward term", name, steps.terms))
             part = weight * steps.terms[name]
@@ -240,9 +240,8 @@ class RewardStage:
             parts[f"task/{name}"] = part if is_open is None or name == c.gate else part * is_open
         if c.mixing == "sum" or not parts:
             return parts
-        names = list(c.terms or {})
-        stacked = torch.stack([steps.terms[name] for name in names])
-        return {"task": mix(c.mixing, stacked, [(c.terms or {})[name] for name in names])}
+        stacked = torch.stack([steps.terms[name] for name in c.terms])
+        return {"task": mix(c.mixing, stacked, list(c.terms.values()))}
 
 
 def _dtype(steps: Transitions) -> torch.dtype:

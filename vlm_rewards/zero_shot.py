@@ -8,20 +8,20 @@ describes the scene without the task, to the goal prompt, so that what has nothi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from robolearn.errors import unknown
 from robolearn.files import json_line
 from vlm_rewards.critic import Capability, Critic, Judged
 from vlm_rewards.dual_encoder import DualEncoder
 from vlm_rewards.errors import CriticError
 from vlm_rewards.frames import Frames
 from vlm_rewards.models import local_model, revision_of
+from vlm_rewards.settings import settings_of
 
 _LEAST = 1e-6
 """Goal and baseline whose embeddings are nearer than this make no line."""
@@ -104,22 +104,6 @@ class ZeroShotSettings:
         """Templates of goal prompts."""
         return [self.goals] if isinstance(self.goals, str) else [str(template) for template in self.goals]
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> ZeroShotSettings:
-        """From names and values.
-
-        Raises:
-            CriticError: an unknown name, or a value that cannot be.
-        """
-        names = [item.name for item in fields(cls)]
-        for name in settings:
-            if name not in names:
-                raise CriticError(unknown("setting of a zero-shot critic", name, names))
-        try:
-            return cls(**settings)
-        except TypeError as error:
-            raise CriticError(f"a setting of a zero-shot critic has the wrong type: {error}") from error
-
 
 class ZeroShotCritic(Critic):
     """Judges each moment by its newest pictures alone.
@@ -190,7 +174,7 @@ def load(what: str | Path, **settings: Any) -> ZeroShotCritic:
     Raises:
         CriticError: the model is not there or damaged, or a setting is unknown or cannot be.
     """
-    made = ZeroShotSettings.of(settings)
+    made: ZeroShotSettings = settings_of(ZeroShotSettings, settings, "zero-shot critic")
     folder = local_model(what, made.download)
     encoder = DualEncoder.load(folder, made.device, made.dtype, made.batch_size)
     return ZeroShotCritic(encoder, made, f"zero_shot:{what}", revision_of(folder))

@@ -83,9 +83,9 @@ class SensorNoise(Randomizer):
     """How strong a world's sensor noise is, as a multiple of what the task declares for each channel."""
 
     def perturb(self, channel: str, noise: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
-        """Standard normal ``noise`` (K, d) of a channel → the noise of the worlds ``ids`` (K,), None for all."""
+        """Standard normal ``noise`` (K, ..., d) of a channel → the noise of the worlds ``ids`` (K,), None for all."""
         level = self.drawn[:, 0] if ids is None else self.drawn[ids, 0]
-        return noise * level.to(noise.dtype)
+        return noise * level.to(noise.dtype).view(-1, *[1] * (noise.ndim - 1))
 
     def _look_up(self, world: World) -> int:
         return 1
@@ -108,9 +108,9 @@ class SensorBias(Randomizer):
         self._places = {channel: slice(a, b) for channel, a, b in zip(sizes, ends, ends[1:], strict=False)}
 
     def perturb(self, channel: str, noise: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
-        """Noise (K, d) of a channel, in units of the declared noise, with the worlds' biases added."""
+        """Noise (K, ..., d) of a channel, in units of the declared noise, with the worlds' biases added."""
         bias = self.drawn[:, self._places[channel], 0]
-        return noise + (bias if ids is None else bias[ids]).to(noise.dtype)
+        return noise + (bias if ids is None else bias[ids]).to(noise.dtype).view(noise.shape)
 
     def _look_up(self, world: World) -> int:
         return self._total

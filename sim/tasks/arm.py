@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from robolearn.contract import Channel
 from robolearn.errors import unknown
 from sim.engines import Engine
 from sim.env import Env
+from sim.inverse_kinematics import ArmKinematics
 from sim.randomize import Target, loosen, noisy_randomizers
 from sim.robots import Robot, get_robot
 from sim.task import NoiseTerm, ObservationTerm, Randomizer, RewardTerm, Task, TerminationTerm
@@ -39,6 +41,10 @@ SPLITS = {"train": "seen", "heldout": "seen", "heldout_pairs": "heldout"}
 """Split → which pairs of colour and shape are drawn."""
 EVALUATION_WORLDS = 96
 """Worlds of an evaluation that names no number."""
+
+_PLACES = 2048
+"""Places of the tool to choose starts from."""
+Vector = tuple[float, float, float]
 
 KINDS = {"arm_reach": "reach", "arm_push": "push", "arm_pick_place": "pick_place"}
 """Task → what is to be done with the named object."""
@@ -83,12 +89,12 @@ def make(
     assignment = Assignment(
         KINDS[config.name], shapes, config.pairs or SPLITS[split], config.same_color, config.paraphrase, world.device
     )
-    action = _decoder(config, robot, world.device)
+    action, area = _decoder(config, robot, world.device), _area(config)
     goal = TableGoal(
         robot,
         assignment,
-        _area(config),
-        _starts(config, action, robot, world.device),
+        area,
+        _starts(config.robot, area.tool_low, area.tool_high, world.device),
         world.shards[0].physics.model,
         episode_steps=round(config.episode_s * config.rate_hz),
         gripper=0.04 if config.gripper else 0.0,
@@ -164,14 +170,14 @@ def _area(config: ArmConfig) -> Area:
     )
 
 
-def _starts(config: ArmConfig, action: ToolTargets, robot: Robot, device: torch.device) -> ToolStarts:
-    """A store of solved places of the tool, the same for every seed."""
-    area = _area(config)
+@lru_cache(maxsize=8)
+def _starts(robot: str, low: Vector, high: Vector, device: torch.device) -> ToolStarts:
+    """A store of solved places of the tool between two corners, the same for every seed."""
     generator = torch.Generator().manual_seed(0)
-    low, high = torch.tensor(area.tool_low), torch.tensor(area.tool_high)
-    position = (low + (high - low) * torch.rand(2048, 3, generator=generator)).to(device)
-    home = action.arm.rest.expand(len(position), -1)
-    return ToolStarts(position, action.solve(home, position, iterations=20))
+    lower, upper = torch.tensor(low), torch.tensor(high)
+    position = (lower + (upper - lower) * torch.rand(_PLACES, 3, generator=generator)).to(device)
+    arm = ArmKinematics(get_robot(robot), device)
+    return ToolStarts(position, arm.solve(arm.rest.expand(_PLACES, -1), position, iterations=20))
 
 
 def _decoder(config: ArmConfig, robot: Robot, device: torch.device) -> ToolTargets:

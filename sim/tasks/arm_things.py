@@ -108,7 +108,7 @@ class Assignment(Randomizer):
         paraphrase: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__("assignment", Draw(0, len(COLORS) - 1), Timing("reset"), "color")
+        super().__init__("assignment", Draw(0, len(COLORS) - 1), Timing("reset"), ", ".join(COLORS))
         if pairs not in PAIRS:
             raise ThingsError(unknown("pairs", pairs, PAIRS))
         if not 0.0 <= same_color <= 1.0:

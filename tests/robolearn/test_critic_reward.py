@@ -232,14 +232,15 @@ def test_a_distilled_potential_speaks_where_there_are_no_pictures_once_it_is_rel
         reward(env.step(torch.where(torch.rand(12, 1, generator=generator) < 0.3, scripted(env), 0.0)))
     reward.report()
     diary.now.clear()
-    paid = torch.stack([r for _, r in play(env, reward, 20, experts=8)])[:19]
+    paid = torch.stack([r for _, r in play(env, reward, 20, experts=12)])[:19]
     found = reward.report()
     assert (
-        found["critic/student_correlation"] > 0.9 and found["critic/distilled"] == 0.5 and found["critic/held"] == 0.0
+        found["critic/student_correlation"] > 0.8 and found["critic/distilled"] == 0.5 and found["critic/held"] == 0.0
     )
     following = torch.stack([page.progress for page in diary.now[:19]])
     gained = GAMMA * following - torch.cat([diary.starts[-2].progress[None], following[:-1]])
-    assert torch.corrcoef(torch.stack([paid.sum(0)[unpaid], gained.sum(0)[unpaid]]))[0, 1] > 0.8
+    torch.testing.assert_close(paid[:, ~unpaid], gained[:, ~unpaid], atol=1e-5, rtol=0)
+    assert torch.corrcoef(torch.stack([paid[:, unpaid].flatten(), gained[:, unpaid].flatten()]))[0, 1] > 0.7
 
 
 def test_worlds_whose_physics_fails_are_neither_looked_at_nor_done():

@@ -56,7 +56,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     clips, heldout = drawn_clips(30, seed=0, size=32, modes=MODES), drawn_clips(12, seed=1, size=32, modes=MODES)
     captions, told = captions_for(clips, relations(clips)), []
     settings: dict[str, Any] = {"false_captions": captions.false, "parts": PARTS, "settings": {"camera": "front"}}
-    settings |= {"batch_size": 64, "learning_rate": 2e-3}
     frames = clips.rgb[:, 0]
     metrics = train_tiny_clip(
         frames, captions.true, folder / "trained", steps=120, **settings,

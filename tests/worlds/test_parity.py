@@ -26,6 +26,13 @@ N = 6
 MEDIAN, NINE_OF_TEN = 1e-4, 5e-3
 """Largest differences of observations and rewards after one control step, in their own units."""
 STATE = ("time", "qpos", "qvel", "act", "ctrl", "qacc_warmstart")
+_QUICK = {"rate_hz": 50.0, "substeps": 4, "tool_step": 0.008, "distinct": True}
+ARMS = {
+    "arm_reach": {"shapes": ["can", "ball"], **_QUICK},
+    "arm_push": {"shapes": ["cube", "puck"], **_QUICK},
+    "arm_pick_place": {"shapes": ["cube", "ball"], **_QUICK},
+}
+"""Fewer scenes and physics steps, since every scene is compiled; between them every shape is there."""
 MakeEnv = Callable[..., Env]
 
 
@@ -34,7 +41,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 @pytest.fixture(scope="module", params=DEVICES)
 def make(clip_folder: Any, request: pytest.FixtureRequest) -> MakeEnv:
-    settings = {"dex_track": {"motions": {"folder": str(clip_folder)}}}
+    settings = {"dex_track": {"motions": {"folder": str(clip_folder)}}, **ARMS}
 
     def make(task: str, engine: str, **more: Any) -> Env:
         chosen = Engine("gpu", device=request.param) if engine == "gpu" else Engine(threads=1)
