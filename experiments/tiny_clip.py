@@ -57,9 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of training [0 1 2]")
     parser.add_argument("--alpha", type=float, default=0.5, help="strength of the goal-baseline projection [0.5]")
     parser.add_argument("--threads", type=int, default=1, help="of simulation and training [1]")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/tiny_clip"), help="folder for models and results.json"
-    )
+    parser.add_argument("--out", type=Path, default=Path("runs/tiny_clip"), help="folder for models and results.json")
     parser.add_argument("--ablation", action="store_true", help="train without false captions, too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
