@@ -22,7 +22,7 @@ from vlm_rewards.domain import Domain, traits
 from vlm_rewards.network import CriticNetwork, Shape, normalised
 from vlm_rewards.operating_point import OperatingPoint
 from vlm_rewards.process import Knowledge, ProcessCritic
-from vlm_rewards.text import HASHED, sentence_encoder
+from vlm_rewards.text import HASHED, Vocabulary, sentence_encoder
 
 TINY = [
     "task=arm_push",
@@ -68,7 +68,7 @@ def untrained(folder: Path) -> str:
         Knowledge(
             cameras=("front", "wrist"),
             text=HASHED,
-            vocabulary=frozenset("push slide move onto to the it by pushing white pad square cube puck".split()),
+            vocabulary=Vocabulary(frozenset("push slide move onto to the it by pushing white pad square cube".split())),
             done=Platt(),
             prefer=Platt(),
             domain=Domain(torch.zeros(size), torch.eye(size), 1e6),
