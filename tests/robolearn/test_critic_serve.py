@@ -21,7 +21,6 @@ from robolearn.errors import RobolearnError
 from vlm_rewards.frames import Frames
 from vlm_rewards.registry import load_critic
 
-
 RUN = """
 import argparse, sys
 from robolearn import critic_serve

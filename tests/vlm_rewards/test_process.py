@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.vlm_rewards.drawn import MODES, drawn_clips, noise_pictures
 
+from tests.vlm_rewards.drawn import MODES, drawn_clips, noise_pictures
 from vlm_rewards.batches import Augmentation, Batches
 from vlm_rewards.clips import ClipSet
 from vlm_rewards.critic import Capability
