@@ -8,6 +8,7 @@ where it was right lately.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -144,7 +145,7 @@ class Student:
         """What a bit-exact continuation needs."""
         return {
             "network": {name: value.clone() for name, value in self._network.state_dict().items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
             "generator": self._generator.get_state(),
             "obs": self._obs[: self.seen].clone(),
             "labels": self._labels[: self.seen].clone(),
@@ -158,7 +159,7 @@ class Student:
         """Restore what `state_dict` returned, wherever its tensors are."""
         device = self._obs.device
         self._network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._generator.set_state(state["generator"].cpu())
         self._obs[: len(state["obs"])] = state["obs"].to(device)
         self._labels[: len(state["labels"])] = state["labels"].to(device)
