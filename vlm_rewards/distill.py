@@ -8,6 +8,7 @@ where it was right lately.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -23,9 +24,9 @@ CAPACITY = 30_000
 LESSON, PAUSE = 64, 4
 """Least number of new answers, and of calls since the last one, that make a lesson: so learning costs little beside
 stepping the worlds, be they few or many."""
-STEPS, BATCH, RATE = 8, 256, 5e-3
+STEPS, BATCH, RATE = 8, 128, 5e-3
 """Gradient steps of a lesson, answers in each, and learning rate."""
-HIDDEN = (128, 128, 128)
+HIDDEN = (96, 96, 96)
 _NOISE = 0.05
 """Standard deviation of what is added to scaled observations in learning: few episodes are seen, many are guessed."""
 _DONE_WEIGHT = 0.3
@@ -55,7 +56,7 @@ class Student:
     def __init__(self, size: int, threshold: float = 0.5, seed: int = 0, device: torch.device | str = "cpu") -> None:
         self._generator = torch.Generator(device).manual_seed(seed)
         self._network = _network((size, *HIDDEN, 2), seed).to(device)
-        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=RATE)
+        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=RATE, fused=True)
         self._obs = torch.zeros(CAPACITY, size, device=device)
         self._labels = torch.zeros(CAPACITY, 2, device=device)
         self._scales = {
@@ -144,7 +145,7 @@ class Student:
         """What a bit-exact continuation needs."""
         return {
             "network": {name: value.clone() for name, value in self._network.state_dict().items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
             "generator": self._generator.get_state(),
             "obs": self._obs[: self.seen].clone(),
             "labels": self._labels[: self.seen].clone(),
@@ -158,7 +159,7 @@ class Student:
         """Restore what `state_dict` returned, wherever its tensors are."""
         device = self._obs.device
         self._network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._generator.set_state(state["generator"].cpu())
         self._obs[: len(state["obs"])] = state["obs"].to(device)
         self._labels[: len(state["labels"])] = state["labels"].to(device)

@@ -332,6 +332,11 @@ class NoDone(RandomInit):
     capabilities = frozenset({Capability.VALUE})
 
 
+@pytest.fixture(scope="module")
+def still() -> Env:
+    return arm(2)
+
+
 @pytest.mark.parametrize(
     ("critic", "settings", "error", "message"),
     [
@@ -361,10 +366,9 @@ class NoDone(RandomInit):
         (PixelCritic(), {"stage": {"ensemble": "min"}}, CriticError, "ensemble=min does not go with one critic's"),
     ],
 )
-def test_what_cannot_work_is_refused_before_the_first_step(critic, settings, error, message):
-    env = arm(2)
+def test_what_cannot_work_is_refused_before_the_first_step(still, critic, settings, error, message):
     with pytest.raises(error, match=message):
-        CriticReward(env, critic, RewardSettings(critic="x", **settings), GAMMA)
+        CriticReward(still, critic, RewardSettings(critic="x", **settings), GAMMA)
 
 
 @pytest.mark.parametrize("task", ["dex_track", "g1_walk"])

@@ -84,7 +84,7 @@ def config(*overrides: str):
 
 def test_a_continued_run_is_the_uninterrupted_one(pixels):
     chosen = [*FORCED, *SPARING, f"reward.critic={pixels}", "seed=3"]
-    train(config("run_dir=whole", "budget.iterations=5", *chosen))
+    train(config("run_dir=whole", "budget.iterations=5", "checkpoint.every_iterations=1", *chosen))
     train(config("run_dir=parts", "budget.iterations=1", *chosen))
     resume("parts", ["budget.iterations=3"])
     resume("parts", ["budget.iterations=5"])
@@ -102,13 +102,6 @@ def test_a_run_with_a_process_critic_continues_to_the_last_digit():
     train(config("run_dir=parts", "budget.iterations=1", *chosen))
     resume("parts", ["budget.iterations=3"])
     assert_same(learned("whole"), learned("parts"))
-
-
-def test_one_seed_is_one_run_whatever_the_checkpoints(pixels):
-    chosen = [*FORCED, f"reward.critic={pixels}", "budget.iterations=3"]
-    train(config("run_dir=one", *chosen))
-    train(config("run_dir=two", "checkpoint.every_iterations=1", *chosen))
-    assert_same(learned("one"), learned("two"))
 
 
 def test_a_critic_without_a_card_is_refused_in_one_line_and_a_forced_one_marks_the_run(pixels, capsys):
