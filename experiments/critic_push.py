@@ -6,7 +6,7 @@ seed, judges each final policy on whole episodes by the simulator's own success,
     python experiments/critic_push.py --seeds 1,2,3 --out critic_push.jsonl
     python experiments/critic_push.py --conditions truth,process --seeds 1 --steps 100000
 
-Runs that are in the file already are not made again.
+Runs that are in the file already are not made again; a run that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,42 +52,58 @@ def main() -> None:
     parser.add_argument("--critics", type=Path, default=Path("critics"), help="folder of the critics")
     parser.add_argument("--runs", type=Path, default=Path("runs/critic_push"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("critic_push.jsonl"))
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each")
     args = parser.parse_args()
+    done = read_rows(args.out)
+    known = {(row["condition"], row["seed"]) for row in done}
     seeds = [int(seed) for seed in args.seeds.split(",")]
-    done = _read(args.out)
-    for condition in args.conditions.split(","):
-        for seed in seeds:
-            if not any(row["condition"] == condition and row["seed"] == seed for row in done):
-                row = one(condition, seed, args.steps, args.critics, args.runs)
-                done.append(row)
-                with args.out.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                _print(done)
-    _print(done)
+    runs = [(condition, seed) for seed in seeds for condition in args.conditions.split(",")]
+    runs = [run for run in runs if run not in known]
+    for condition, seed in runs:
+        make_critics(condition, seed, args.critics)
+
+    def run(which: tuple[str, int]) -> dict[str, Any]:
+        return one(*which, args.steps, args.critics, args.runs)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for row in pool.map(run, runs):
+            done.append(row)
+            with args.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print_table(done)
+    print_table(done)
+
+
+def make_critics(condition: str, seed: int, critics: Path) -> None:
+    """The critics that a condition needs, where they are not there, one after the other with the whole machine."""
+    chosen = " ".join(CONDITIONS[condition])
+    if "{critic}" in chosen:
+        make_critic(_critics(critics, seed)["critic"], seed)
+    if "{successes}" in chosen:
+        make_critic(_critics(critics, seed)["successes"], seed, "successes_only=true")
 
 
 def one(condition: str, seed: int, steps: int, critics: Path, runs: Path) -> dict[str, Any]:
     """One run, and what came of it."""
-    critic, successes = critics / f"{TASK}-process-s{seed}", critics / f"{TASK}-successes-s{seed}"
-    chosen = CONDITIONS[condition]
-    if any("{critic}" in part for part in chosen):
-        _make(critic, seed)
-    if any("{successes}" in part for part in chosen):
-        _make(successes, seed, "successes_only=true")
-    folder = runs / f"{condition}-s{seed}"
-    overrides = [part.format(critic=critic, successes=successes) for part in chosen]
+    overrides = [part.format(**_critics(critics, seed)) for part in CONDITIONS[condition]]
+    judged = train_and_judge(runs / f"{condition}-s{seed}", seed, steps, overrides)
+    return {"condition": condition, "seed": seed, **judged}
+
+
+def train_and_judge(folder: Path, seed: int, steps: int, overrides: list[str]) -> dict[str, Any]:
+    """Train in ``folder``, or go on there; what the policy reached by the simulator's own success, and at what cost."""
     started = time.time()
-    if not (folder / "evaluation.json").is_file():
+    if (folder / "metrics.jsonl").is_file() and not (folder / "evaluation.json").is_file():
+        _robolearn("train", f"resume={folder}")
+    elif not (folder / "evaluation.json").is_file():
         _robolearn(
             "train",
             *(f"task={TASK}", f"seed={seed}", f"run_dir={folder}", f"budget.steps={steps}", "budget.minutes=null"),
-            *("video=false", "curves=false", *LEARNER, *overrides),
+            *("threads=1", "world.threads=1", "video=false", "curves=false", *LEARNER, *overrides),
         )
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(folder / "metrics.jsonl")
     policy = json.loads((folder / "evaluation.json").read_text())["rows"]["policy"]
     return {
-        "condition": condition,
-        "seed": seed,
         "success": policy["success"]["mean"],
         "loitering_s": policy["loitering_s"]["mean"],
         "seconds": policy["seconds"]["mean"],
@@ -121,7 +138,12 @@ def done_precision(rows: list[dict[str, Any]]) -> float | None:
     return None if said == 0 else 1.0 - false / said
 
 
-def _make(folder: Path, seed: int, *more: str) -> None:
+def _critics(folder: Path, seed: int) -> dict[str, Path]:
+    """Where the critics of a seed are."""
+    return {"critic": folder / f"{TASK}-process-s{seed}", "successes": folder / f"{TASK}-successes-s{seed}"}
+
+
+def make_critic(folder: Path, seed: int, *more: str) -> None:
     """The critic in ``folder`` and its card, unless they are there."""
     if not (folder / "critic.json").is_file():
         _robolearn("critic", "train", f"task={TASK}", f"seed={seed}", f"out={folder}", *more)
@@ -134,11 +156,12 @@ def _robolearn(*arguments: str, check: bool = True) -> None:
     subprocess.run([sys.executable, "-m", "robolearn", *arguments], check=check, stdout=sys.stderr)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Lines of JSON; none where there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
+def print_table(rows: list[dict[str, Any]]) -> None:
     """Medians over the seeds of each condition."""
     columns = ("success", "decisions_to_solve", "done_precision", "loitering_s", "seconds", "decisions_per_s")
     print(f"{'condition':<18} seeds  " + "  ".join(f"{name:>18}" for name in columns))

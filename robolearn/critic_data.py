@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -61,6 +62,7 @@ class Recipe:
         size: height and width of pictures, pixels.
         every: control steps between frames.
         settings: of the task, such as ``pairs`` or ``paraphrase``.
+        noise: of the scripts' actions, see `ScriptedArm`.
     """
 
     task: str
@@ -69,6 +71,7 @@ class Recipe:
     size: int = 64
     every: int = 2
     settings: Mapping[str, Any] = field(default_factory=dict)
+    noise: float = 0.0
 
 
 def even_counts(task: str, failures: int, experts: int | None = None) -> dict[str, int]:
@@ -115,6 +118,8 @@ def _check(recipe: Recipe) -> None:
             raise DataError(f"a number of episodes must be 0 or more, got {count} of {mode}")
     if not any(recipe.counts.values()):
         raise DataError(f"a recipe for {recipe.task} asks for no episodes")
+    if not 0.0 <= recipe.noise < math.inf:
+        raise DataError(f"noise must be 0 or more, in units of action, got {recipe.noise}")
     if recipe.every < 1:
         raise DataError(f"every must be at least 1 control step, got {recipe.every}")
 
@@ -178,10 +183,11 @@ def _episodes(
 
     A world that is reset on the way, because its physics failed, gives none.
     """
-    arm = ScriptedArm(env, modes, seed=recipe.seed * 100_003 + number)
+    arm = ScriptedArm(env, modes, seed=recipe.seed * 100_003 + number, noise=recipe.noise)
     env.reset()
     same = assignment_of(env).same_colored().tolist()
     whole = torch.ones(env.num_envs, dtype=torch.bool)
+    seen = None if _cameras_vary(env) else _views(env)
     pictures: list[torch.Tensor] = []
     rows: list[dict[str, torch.Tensor]] = []
     for k in range(round(HORIZON_S / env.step_dt) + 1):
@@ -192,7 +198,7 @@ def _episodes(
             rgb = cameras.refresh().rgb
             assert rgb is not None
             pictures.append(rgb.clone())
-            rows.append(_labels(env))
+            rows.append(_labels(env, seen or _views(env)))
     rgb = torch.stack(pictures, dim=1)
     labels = {name: torch.stack([row[name] for row in rows], dim=1) for name in rows[0]}
     asked, others = env.instructions(), assignment_of(env).instructions(other=True)
@@ -226,11 +232,10 @@ def assignment_of(env: Env) -> Assignment:
     return assignment
 
 
-def _labels(env: Env) -> dict[str, torch.Tensor]:
-    """What the simulation knows of every world now, name → (N,) or (N, d)."""
+def _labels(env: Env, seen: Views) -> dict[str, torch.Tensor]:
+    """What the simulation knows of every world now, its cameras ``seen``; name → (N,) or (N, d)."""
     c = env.channels
     goal = torch.cat([c["pad_pos"][:, 0], torch.zeros_like(c["pad_pos"][:, 0, :1])], dim=1)
-    seen = _views(env)
     places = {"named": named_pos(c), "other": other_pos(c), "goal": goal}
     return {
         "progress": c["progress"].clone(),
@@ -243,12 +248,15 @@ def _labels(env: Env) -> dict[str, torch.Tensor]:
     }
 
 
-def _views(env: Env) -> Views | None:
-    """How the cameras see, where that is randomised."""
-    fields = {name for randomizer in env.task.randomizers.values() for name in randomizer.fields}
-    if not any(name.startswith("cam_") for name in fields):
-        return None
+def _views(env: Env) -> Views:
+    """How the cameras see now."""
     return views(env.world, get_robot(env.task.robot).tool_site)
+
+
+def _cameras_vary(env: Env) -> bool:
+    """Whether how cameras see is randomised."""
+    fields = {name for randomizer in env.task.randomizers.values() for name in randomizer.fields}
+    return any(name.startswith("cam_") for name in fields)
 
 
 def _length(done: torch.Tensor, mode: str, frames: int, generator: np.random.Generator) -> int:

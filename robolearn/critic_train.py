@@ -43,6 +43,9 @@ class Options:
     """Minutes of learning, after the episodes have been made."""
     size: int = 64
     """Height and width of the pictures, pixels."""
+    noise: float = 1.0
+    """Most standard deviation of the noise on the scripts' actions, in half of the episodes: what a policy that
+    learns does is less tidy than what a script does."""
     seed: int = 0
     """Of the episodes and of the learning."""
     successes_only: bool = False
@@ -137,7 +140,7 @@ def _recipe(options: Options, name: str, episodes: int, seed: int) -> Any:
 
     only = options.successes_only and name == "train"
     counts = {"expert": episodes} if only else shares(options.task, episodes)
-    return Recipe(options.task, counts, seed=seed, size=options.size)
+    return Recipe(options.task, counts, seed=seed, size=options.size, noise=options.noise)
 
 
 def _fit(

@@ -50,7 +50,7 @@ class MujocoCpu:
         model = copy.copy(model)
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self.model = model
-        self.nworld = nworld
+        self.nworld, self.nthread = nworld, nthread
         self.device = torch.device("cpu")
         self.max_speed = max_speed
         self._batch = Batch(model, nworld, nthread)

@@ -55,12 +55,14 @@ class ScriptedArm:
         env: the worlds.
         modes: one for each world, or one for all.
         seed: of what a mode leaves open.
+        noise: in half of the episodes actions are disturbed, by white noise of a standard deviation between 0 and
+            this, in units of action: the clumsy ways of a policy that learns.
 
     Raises:
         ExpertError: a task without a script, or an unknown mode.
     """
 
-    def __init__(self, env: Env, modes: Sequence[str] | str = "expert", seed: int = 0) -> None:
+    def __init__(self, env: Env, modes: Sequence[str] | str = "expert", seed: int = 0, noise: float = 0.0) -> None:
         name = env.task.name
         if name not in MODES:
             raise ExpertError(unknown("task with a script", name, MODES))
@@ -72,7 +74,7 @@ class ScriptedArm:
             raise ExpertError(f"{env.num_envs} worlds need as many modes, got {len(self.modes)}")
         self._env, self._device = env, env.device
         self._generator = torch.Generator(self._device).manual_seed(seed)
-        self._plan = PLANS[name]
+        self._plan, self._noise = PLANS[name], noise
         self._is = {m: torch.tensor([mode == m for mode in self.modes], device=self._device) for m in MODES[name]}
         self._is |= {m: torch.zeros(env.num_envs, dtype=torch.bool, device=self._device) for m in _absent(name)}
         n = env.num_envs
@@ -90,6 +92,8 @@ class ScriptedArm:
         self._marked = self._marked | scene.marked
         action = self._towards(target, grip)
         action = torch.where(self._is["random"].unsqueeze(1), self._wander(), action)
+        if self._noise:
+            action = self._disturbed(action)
         first, last = _STALL[self._env.task.name]
         stalled = self._is["stall"] & (self._env.episode_steps >= first + (last - first) * self._luck[:, 0])
         hold = self._last.clone()
@@ -135,6 +139,13 @@ class ScriptedArm:
         offset = (target - action.target(self._env.channels)) / action.scale
         columns = [offset[:, "xyz".index(axis)].clamp(-1.0, 1.0) for axis in self._axes()]
         return torch.stack([*columns, *([grip] if action.gripper else [])], dim=1)
+
+    def _disturbed(self, action: torch.Tensor) -> torch.Tensor:
+        """Actions (N, A), those of the axes disturbed."""
+        moves = action[:, : len(self._axes())]
+        noise = torch.randn(moves.shape, generator=self._generator, device=self._device)
+        spread = self._noise * (2.0 * self._luck[:, 7:] - 1.0).clamp_min(0.0)
+        return torch.cat([(moves + spread * noise).clamp(-1.0, 1.0), action[:, moves.shape[1] :]], dim=1)
 
     def _wander(self) -> torch.Tensor:
         """A random motion that has some inertia; the gripper opens and closes now and then."""

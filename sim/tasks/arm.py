@@ -84,7 +84,7 @@ def make(
     pairs = layout(config.shapes, count, config.distinct)
     silent = evaluation and not config.sensor_noise
     randomizers, sensing = noisy_randomizers(config.randomize, TARGETS, _measured(robot), _noise(), silent)
-    world = make_world(robot, pairs, engine, lambda spec: loosen(spec, randomizers))
+    world = make_world(robot, pairs, engine, config.front_camera, lambda spec: loosen(spec, randomizers))
     shapes = [shape for shape, number in pairs for _ in range(number)]
     assignment = Assignment(
         KINDS[config.name], shapes, config.pairs or SPLITS[split], config.same_color, config.paraphrase, world.device

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robolearn.errors import RobolearnError, unknown
-from sim.tasks.arm_scene import TIMESTEP
+from sim.tasks.arm_scene import FRONTS, TIMESTEP
 from sim.tasks.arm_things import PAIRS, SHAPES
 
 REWARDS = ("dense", "sparse", "random")
@@ -56,6 +56,8 @@ class ArmConfig:
     """One unit of action moves the tool's target by this much."""
     tool_height: list[float] = field(default_factory=lambda: [0.10, 0.22])
     """[low, high] of the tool's height at the start."""
+    front_camera: str = "high"
+    """Where the camera `front` stands: high or low."""
     reward: str = "dense"
     """dense (exact progress), sparse (success alone), or random (the control that must fail)."""
     ends: str = "done"
@@ -100,6 +102,8 @@ class ArmPushConfig(ArmConfig):
     """One unit of action moves the tool's target by this much."""
     tool_height: list[float] = field(default_factory=lambda: [0.03, 0.03])
     """[low, high] of the tool's height at the start."""
+    front_camera: str = "low"
+    """Where the camera `front` stands: high or low; from below, the hand hides less of what is pushed."""
 
 
 @dataclass
@@ -113,7 +117,7 @@ def check(config: ArmConfig) -> None:
     Raises:
         ArmConfigError: it names the setting, what was given, and what is possible.
     """
-    for name, choices in (("reward", REWARDS), ("ends", ENDS)):
+    for name, choices in (("reward", REWARDS), ("ends", ENDS), ("front_camera", tuple(FRONTS))):
         if getattr(config, name) not in choices:
             raise ArmConfigError(unknown(name, getattr(config, name), choices))
     if config.pairs is not None and config.pairs not in PAIRS:

@@ -31,14 +31,26 @@ PAD_HALF = 0.045
 PAD_COLORS = ((0.96, 0.96, 0.96, 1.0), (0.16, 0.16, 0.18, 1.0))
 TABLE = (0.42, 0.38, 0.33, 1.0)
 
-FRONT, FRONT_TARGET, FRONT_FOVY = (0.98, 0.0, 0.60), (0.455, 0.0, 0.045), 36.0
-"""Where the camera ``front`` is and looks, m in the world, and its vertical field of view, degrees."""
-WRIST, WRIST_TARGET, WRIST_FOVY = (0.105, 0.0, -0.075), (0.045, 0.0, 0.04), 75.0
-"""Likewise for ``wrist``, in the frame of the robot's tool (z ahead)."""
+
+class Look(NamedTuple):
+    """Where a camera is and what it looks at, m, and its vertical field of view, degrees."""
+
+    position: tuple[float, float, float]
+    target: tuple[float, float, float]
+    fovy: float
 
 
-def scene_spec(robot: Robot, shapes: tuple[str, str]) -> mujoco.MjSpec:
-    """MJCF of one scene; the table top is at z = 0."""
+FRONTS = {
+    "high": Look((0.98, 0.0, 0.60), (0.455, 0.0, 0.045), 36.0),
+    "low": Look((1.13, 0.0, 0.41), (0.455, 0.0, 0.02), 32.0),
+}
+"""Views of the camera ``front``, in the world. From below, the hand hides less of what a low tool pushes."""
+WRIST = Look((0.105, 0.0, -0.075), (0.045, 0.0, 0.04), 75.0)
+"""View of the camera ``wrist``, in the frame of the robot's tool (z ahead)."""
+
+
+def scene_spec(robot: Robot, shapes: tuple[str, str], front: str = "high") -> mujoco.MjSpec:
+    """MJCF of one scene, seen from one of `FRONTS`; the table top is at z = 0."""
     spec = robot.spec()
     spec.modelname = f"{robot.name}_{'_'.join(shapes)}"
     spec.option.timestep = TIMESTEP
@@ -55,7 +67,7 @@ def scene_spec(robot: Robot, shapes: tuple[str, str]) -> mujoco.MjSpec:
         for geom in thing.geoms:  # stiffer than usual: what is held in the gripper shall not creep out of it
             geom.solref, geom.solimp = [0.01, 1.0], [0.95, 0.99, 0.001, 0.5, 2.0]
             geom.friction = [SLIDING, 0.02, 0.01 if shape == "ball" else 0.001]
-    _add_cameras(spec, robot)
+    _add_cameras(spec, robot, FRONTS[front])
     for key in list(spec.keys):
         spec.delete(key)  # a robot's keyframe does not know the objects
     return spec
@@ -79,14 +91,15 @@ def _add_pad(spec: mujoco.MjSpec, name: str, color: Sequence[float]) -> None:
     )
 
 
-def _add_cameras(spec: mujoco.MjSpec, robot: Robot) -> None:
+def _add_cameras(spec: mujoco.MjSpec, robot: Robot, front: Look) -> None:
     """A fixed camera ``front`` across the table, and ``wrist``, which moves with the gripper."""
-    spec.worldbody.add_camera(name="front", pos=FRONT, quat=look_at(FRONT, FRONT_TARGET), fovy=FRONT_FOVY)
+    turned = look_at(front.position, front.target)
+    spec.worldbody.add_camera(name="front", pos=front.position, quat=turned, fovy=front.fovy)
     tool = spec.site(robot.tool_site)
     turned, placed = np.empty(4), np.empty(3)
-    mujoco.mju_mulQuat(turned, tool.quat, look_at(WRIST, WRIST_TARGET, up=(1.0, 0.0, 0.0)))
-    mujoco.mju_rotVecQuat(placed, np.array(WRIST), tool.quat)
-    tool.parent.add_camera(name="wrist", pos=tool.pos + placed, quat=turned, fovy=WRIST_FOVY)
+    mujoco.mju_mulQuat(turned, tool.quat, look_at(WRIST.position, WRIST.target, up=(1.0, 0.0, 0.0)))
+    mujoco.mju_rotVecQuat(placed, np.array(WRIST.position), tool.quat)
+    tool.parent.add_camera(name="wrist", pos=tool.pos + placed, quat=turned, fovy=WRIST.fovy)
 
 
 def layout(shapes: Sequence[str], num_worlds: int, distinct: bool = False) -> list[tuple[tuple[str, str], int]]:
@@ -105,16 +118,17 @@ def make_world(
     robot: Robot,
     pairs: Sequence[tuple[tuple[str, str], int]],
     engine: Engine,
+    front: str = "high",
     adjust: Callable[[mujoco.MjSpec], None] | None = None,
 ) -> World:
     """Shards of worlds, one for each pair of shapes, with the channels of the arm tasks.
 
-    Scenes are compiled after ``adjust`` has changed their specifications.
+    Scenes are seen from one of `FRONTS`, and compiled after ``adjust`` has changed their specifications.
     """
     shards: list[Shard] = []
     start = 0
     for shapes, count in pairs:
-        spec = scene_spec(robot, shapes)
+        spec = scene_spec(robot, shapes, front)
         if adjust is not None:
             adjust(spec)
         try:
@@ -165,13 +179,11 @@ def views(world: World, tool_site: str) -> Views:
     return Views(position, axes, fovy)
 
 
-def pixels(c: Channels, points: torch.Tensor, seen: Views | None = None) -> torch.Tensor:
+def pixels(c: Channels, points: torch.Tensor, seen: Views) -> torch.Tensor:
     """Where points (N, 3) m in the world are in the square pictures of ``front`` and ``wrist``, (N, 2, 2).
 
-    x to the right and y down, each in [0, 1]; NaN for points outside the picture or behind the camera. Cameras whose
-    views are not given see as the scene has them.
+    x to the right and y down, each in [0, 1]; NaN for points outside the picture or behind the camera.
     """
-    seen = seen or _STANDARD
     position, axes, fovy = (part.to(points) for part in seen)
     rotation, place = c["tool_rotation"], c["tool_pos"].unsqueeze(2)
     fixed = (points - position[:, 0]).unsqueeze(1) @ axes[:, 0]
@@ -196,17 +208,3 @@ def _views(model: mujoco.MjModel, tool_site: str) -> tuple[np.ndarray, np.ndarra
     mujoco.mju_mulQuat(turned, inverse, wrist.quat)
     mujoco.mju_quat2Mat(axes[1], turned)
     return position, axes.reshape(2, 3, 3), np.radians([front.fovy[0], wrist.fovy[0]])
-
-
-def _frame(position: Sequence[float], target: Sequence[float], up: Sequence[float]) -> torch.Tensor:
-    """(3, 3), whose columns are a camera's axes: right, up, and backward."""
-    matrix = np.empty(9)
-    mujoco.mju_quat2Mat(matrix, look_at(position, target, up))
-    return torch.from_numpy(matrix.reshape(3, 3))
-
-
-_STANDARD = Views(
-    torch.tensor([[FRONT, WRIST]], dtype=torch.float64),
-    torch.stack([_frame(FRONT, FRONT_TARGET, (0.0, 0.0, 1.0)), _frame(WRIST, WRIST_TARGET, (1.0, 0.0, 0.0))])[None],
-    torch.tensor([[FRONT_FOVY, WRIST_FOVY]], dtype=torch.float64).deg2rad(),
-)
