@@ -27,15 +27,19 @@ LEARNER = (
     *("algo.lr_min=1e-4", "algo.lr_max=3e-3", "algo.gamma=0.98", "algo.init_std=0.7", "algo.hidden=[128,128]"),
 )
 """Settings of the learner, the same in every condition."""
+BONUS = "reward.stage.bonus=5"
+"""Success counts more than a critic's noise: of a potential that a value function knows, only the noise is felt."""
+DONE = ("reward.debounce=1", "reward.threshold=0.95")
+"""A learner passes over the goal before it stops there, so that one sure answer has to do."""
 CONDITIONS: dict[str, tuple[str, ...]] = {
-    "truth": ("reward=truth",),
-    "process": ("reward=process", "reward.critic={critic}"),
-    "distilled": ("reward=process_distilled", "reward.critic={critic}"),
-    "sparse": ("reward=sparse",),
+    "truth": ("reward=truth", BONUS),
+    "process": ("reward=process", "reward.critic={critic}", *DONE, BONUS),
+    "distilled": ("reward=process_distilled", "reward.critic={critic}", *DONE, BONUS),
+    "sparse": ("reward=sparse", BONUS),
     "random": ("task.reward=random",),
-    "elapsed_time": ("reward=elapsed_time",),
-    "successes_only": ("reward=process", "reward.critic={successes}", "reward.force=true"),
-    "naive_difference": ("reward=process", "reward.critic={critic}", "reward.stage.shaping=difference"),
+    "elapsed_time": ("reward=elapsed_time", BONUS),
+    "successes_only": ("reward=process", "reward.critic={successes}", "reward.force=true", *DONE, BONUS),
+    "naive_difference": ("reward=process", "reward.critic={critic}", "reward.stage.shaping=difference", *DONE, BONUS),
 }
 """Condition → overrides of `robolearn train`; ``{critic}`` is the seed's critic, ``{successes}`` that of successes."""
 SOLVED = 0.9
@@ -50,6 +54,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3", help="comma-separated")
     parser.add_argument("--steps", type=int, default=200_000, help="decisions of each run")
     parser.add_argument("--critics", type=Path, default=Path("critics"), help="folder of the critics")
+    parser.add_argument("--critic-seed", type=int, help="one critic for all seeds; default: each has its own")
     parser.add_argument("--runs", type=Path, default=Path("runs/critic_push"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("critic_push.jsonl"))
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each")
@@ -60,10 +65,11 @@ def main() -> None:
     runs = [(condition, seed) for seed in seeds for condition in args.conditions.split(",")]
     runs = [run for run in runs if run not in known]
     for condition, seed in runs:
-        make_critics(condition, seed, args.critics)
+        make_critics(condition, args.critic_seed or seed, args.critics)
 
     def run(which: tuple[str, int]) -> dict[str, Any]:
-        return one(*which, args.steps, args.critics, args.runs)
+        critics = _critics(args.critics, args.critic_seed or which[1])
+        return one(*which, args.steps, critics, args.runs)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         for row in pool.map(run, runs):
@@ -83,9 +89,9 @@ def make_critics(condition: str, seed: int, critics: Path) -> None:
         make_critic(_critics(critics, seed)["successes"], seed, "successes_only=true")
 
 
-def one(condition: str, seed: int, steps: int, critics: Path, runs: Path) -> dict[str, Any]:
+def one(condition: str, seed: int, steps: int, critics: dict[str, Path], runs: Path) -> dict[str, Any]:
     """One run, and what came of it."""
-    overrides = [part.format(**_critics(critics, seed)) for part in CONDITIONS[condition]]
+    overrides = [part.format(**critics) for part in CONDITIONS[condition]]
     judged = train_and_judge(runs / f"{condition}-s{seed}", seed, steps, overrides)
     return {"condition": condition, "seed": seed, **judged}
 
@@ -146,7 +152,7 @@ def _critics(folder: Path, seed: int) -> dict[str, Path]:
 def make_critic(folder: Path, seed: int, *more: str) -> None:
     """The critic in ``folder`` and its card, unless they are there."""
     if not (folder / "critic.json").is_file():
-        _robolearn("critic", "train", f"task={TASK}", f"seed={seed}", f"out={folder}", *more)
+        _robolearn("critic", "train", f"task={TASK}", f"seed={seed}", f"out={folder}", "minutes=7", *more)
     if not (folder / "card.json").is_file():
         _robolearn("critic", "card", f"critic={folder}", f"task={TASK}", f"seed={seed}", check=False)
 

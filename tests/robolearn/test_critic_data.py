@@ -211,6 +211,7 @@ def test_even_counts_are_even() -> None:
         (Recipe("arm_push", {}), "asks for no episodes"),
         (Recipe("arm_push", {"expert": 1}, every=0), "every must be at least 1 control step, got 0"),
         (Recipe("arm_push", {"expert": 1}, size=0), "between 1 and"),
+        (Recipe("arm_push", {"expert": 1}, noise=-0.1), "noise must be 0 or more, in units of action, got -0.1"),
         (Recipe("arm_push", {"expert": 1}, settings={"pears": 1}), "did you mean 'arm_push.pairs'"),
         (Recipe("arm_push", {SAME_COLOR: 1}, settings={"shapes": ["cube"]}), "distinct needs two shapes"),
     ],

@@ -197,6 +197,21 @@ def test_one_seed_is_one_behaviour(small: Callable[..., Env]) -> None:
     assert (first.abs() <= 1).all()
 
 
+def test_noise_disturbs_half_of_the_episodes_and_a_stalled_arm_stays_still(small: Callable[..., Env]) -> None:
+    def actions(noise: float, mode: str) -> torch.Tensor:
+        env = small(32, task="arm_push", ends="never")
+        arm = ScriptedArm(env, mode, seed=3, noise=noise)
+        done = []
+        for _ in range(16):
+            done.append(arm.act())
+            env.step(done[-1])
+        return torch.stack(done)
+
+    tidy, clumsy = actions(0.0, "expert"), actions(1.0, "expert")
+    assert 8 <= int((tidy != clumsy).any(2).any(0).sum()) <= 24 and (clumsy.abs() <= 1).all()
+    assert not actions(1.0, "stall")[-1].any()  # all have stopped by then
+
+
 def test_an_arm_starts_afresh_with_every_episode(small: Callable[..., Env]) -> None:
     env = small(4, task="arm_pick_place", episode_s=1.0)
     arm = ScriptedArm(env, "expert")
