@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conditions", default=",".join(CONDITIONS), help="comma-separated")
     parser.add_argument("--seeds", default="1,2,3", help="comma-separated")
-    parser.add_argument("--steps", type=int, default=200_000, help="decisions of each run")
+    parser.add_argument("--steps", type=int, default=400_000, help="decisions of each run")
     parser.add_argument("--critics", type=Path, default=Path("critics"), help="folder of the critics")
     parser.add_argument("--critic-seed", type=int, help="one critic for all seeds; default: each has its own")
     parser.add_argument("--runs", type=Path, default=Path("runs/critic_push"), help="folder of the runs")
