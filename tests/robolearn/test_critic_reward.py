@@ -27,8 +27,12 @@ GAMMA = 0.9
 N = 6
 
 
+PLAIN = {"same_color": 0.0, "front_camera": "high"}
+"""What the pixel critic can see."""
+
+
 def arm(num_envs: int = N, **settings) -> Env:
-    return make_env("arm_push", num_envs, seed=3, engine=Engine(threads=1), **{"same_color": 0.0, **settings})
+    return make_env("arm_push", num_envs, seed=3, engine=Engine(threads=1), **{**PLAIN, **settings})
 
 
 def truth(**settings) -> RewardSettings:

@@ -28,6 +28,7 @@ TINY = [
     "task=arm_push",
     "num_envs=8",
     "task.same_color=0",
+    "task.front_camera=high",  # what the pixel critic can see
     "task.episode_s=1",
     "algo.num_steps=9",
     "algo.minibatches=2",

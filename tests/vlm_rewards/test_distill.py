@@ -51,7 +51,7 @@ def test_it_is_believed_only_once_its_guesses_held_against_new_answers():
     student = Student(SIZE, threshold=0.9)
     obs = states(50, torch.Generator().manual_seed(1))
     assert all(part.isnan().all() for part in student.believed(obs))
-    taught(PAUSE * 4, student=student)
+    taught(PAUSE, student=student)
     assert not student.agreement.on_potential and all(part.isnan().all() for part in student.believed(obs))
     taught(120, seed=1, student=student)
     assert student.agreement.on_potential
