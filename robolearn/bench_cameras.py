@@ -49,7 +49,7 @@ def bench_cameras(
         seconds: of rendering by each contestant, all measurements together; each makes one picture at least.
         cameras: names of the task's cameras.
         depth, segmentation: whether to make these beside RGB.
-        threads: to draw on, 0 for every core.
+        threads: to draw on, 0 for as many as step the worlds.
         repeats: measurements of each contestant.
         world: the engine: cpu, gpu, or auto.
         device: of the GPU engine.

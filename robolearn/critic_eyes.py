@@ -110,8 +110,7 @@ class Eyes:
         self._env, self._critic, self._confidence = env, critic, settings.confidence
         self._names = _cameras(env, critic, settings)
         height, width = critic.picture or (settings.size, settings.size)
-        threads = max(getattr(shard.physics, "nthread", 0) for shard in env.world.shards)
-        self._cameras = BatchCameras(env.world, self._names, height, width, threads=threads)
+        self._cameras = BatchCameras(env.world, self._names, height, width)
         shape = (env.num_envs, len(self._names), height, width, 3)
         self._first = torch.zeros(shape, dtype=torch.uint8)
         self._told: set[str] = set()

@@ -56,7 +56,7 @@ class BatchCameras:
         height, width: of each picture, pixels.
         rgb, depth, segmentation: which kinds of picture to make.
         every: control steps between pictures, 1 or more.
-        threads: to draw CPU worlds on; 0 means every core.
+        threads: to draw CPU worlds on; 0 means as many as step the worlds.
 
     Attributes:
         num_worlds, device: N, and where the pictures are.
@@ -81,7 +81,7 @@ class BatchCameras:
         if every < 1:
             raise RenderError(f"every must be at least 1 control step, got {every}")
         if threads < 0:
-            raise RenderError(f"number of threads must be at least 0 (every core), got {threads}")
+            raise RenderError(f"number of threads must be at least 0 (as many as step the worlds), got {threads}")
         shards = _shards(worlds)
         request = Request(tuple(names), height, width, rgb, depth, segmentation)
         self.names = request.names

@@ -53,7 +53,7 @@ class OpenGLCameras:
         shards: their worlds are drawn as they stand at the call, per-world model fields included; the layout of
             textures on materials (``mat_texid``, ``mat_texrepeat``, ``mat_texuniform``) is the model's in every world.
         request: which pictures.
-        threads: 0 means one for every core.
+        threads: 0 means as many as step the worlds.
 
     Raises:
         RenderError: an unknown camera, or no OpenGL on this machine.
@@ -69,7 +69,8 @@ class OpenGLCameras:
         self._threads: list[_PaintingThread] = []
         # not at exit: the display may be gone by then, and the threads end with the process anyway
         weakref.finalize(self, _stop, self._threads).atexit = False
-        for _ in range(threads or usable_cores()):  # one after the other: the first one initialises the display
+        threads = threads or max(engine.nthread for engine in engines) or usable_cores()
+        for _ in range(threads):  # one after the other: the first one initialises the display
             self._threads.append(_PaintingThread(engines, request))
 
     def draw(self, mask: torch.Tensor | None, into: Pictures) -> None:
