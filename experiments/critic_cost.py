@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from critic_push import BONUS, DONE, make_critic, read_rows, train_and_judge
+from critic_push import make_critic, read_rows, train_and_judge
 
 FREE = "critic-free"
 
@@ -41,8 +41,11 @@ class Setting:
 
     def overrides(self, critic: Path) -> list[str]:
         """Of `robolearn train`."""
-        words = ["reward=process", f"reward.critic={critic}", f"reward.share={self.share}"]
-        return [*words, f"reward.every={self.every}", f"reward.distill={str(self.distill).lower()}", *DONE, BONUS]
+        preset = "process_distilled" if self.distill else "process"
+        return [
+            *(f"reward={preset}", f"reward.critic={critic}"),
+            *(f"reward.share={self.share}", f"reward.every={self.every}"),
+        ]
 
 
 SETTINGS = (
@@ -63,7 +66,7 @@ def main() -> None:
     """Train, judge, print a table, and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="1", help="comma-separated")
-    parser.add_argument("--steps", type=int, default=400_000, help="decisions of each run")
+    parser.add_argument("--steps", type=int, default=200_000, help="decisions of each run")
     parser.add_argument("--critics", type=Path, default=Path("critics"), help="folder of the critics")
     parser.add_argument("--runs", type=Path, default=Path("runs/critic_cost"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("critic_cost.jsonl"))
@@ -81,7 +84,7 @@ def main() -> None:
     def run(which: tuple[Setting | None, int]) -> dict[str, Any]:
         setting, seed = which
         critic = _critic(args.critics, setting, seed) if setting else None
-        overrides = setting.overrides(critic) if setting and critic else ["reward=truth", BONUS]
+        overrides = setting.overrides(critic) if setting and critic else ["reward=truth"]
         folder = args.runs / f"{_slug(setting)}-s{seed}"
         judged = train_and_judge(folder, seed, args.steps, overrides)
         return {"label": _label(setting), "seed": seed, **(asdict(setting) if setting else {}), **judged}

@@ -14,8 +14,18 @@ import argparse
 import json
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+
+PRINTED = (
+    *("made_in_s", "order.successes.voc", "end.gap", "calibration.ece", "speed.batch_64.p*"),
+    *("done.steps.precision", "done.success_recall.rate", "done.modes.*.false_done"),
+    *("same_colour.modes.*.false_done", "heldout.modes.*.false_done"),
+    *("heldout.voc", "heldout.end_gap", "heldout.step_precision", "heldout.success_recall"),
+    *("preference.rate", "prompt_swap.told_apart.rate"),
+)
+"""Of a card's numbers; all of them are in the file."""
 
 
 def main() -> None:
@@ -44,11 +54,13 @@ def main() -> None:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Every number of every seed's card that the seeds have in common, a line each."""
+    """`PRINTED` of every seed, a line each."""
     flat = [dict(_flat({"made_in_s": row["made_in_s"], **row["lines"]})) for row in rows]
     for name in flat[0] if flat else ():
         values = [numbers.get(name) for numbers in flat]
-        if all(isinstance(value, (int, float)) for value in values):
+        if any(fnmatch(name, pattern) for pattern in PRINTED) and all(
+            isinstance(value, (int, float)) for value in values
+        ):
             print(f"{name:<60} " + " ".join(f"{value:>9.3f}" for value in values))
     for row in rows:
         print(f"seed {row['seed']}: {'passed' if not row['failures'] else '; '.join(row['failures'])}")

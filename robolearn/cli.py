@@ -86,13 +86,24 @@ def _dispatch(arguments: list[str]) -> int:
     module: Any = importlib.import_module(VERBS[verb])
     parser = _Parser(prog=f"robolearn {verb}", description=module.SUMMARY, allow_abbrev=False)
     module.add_arguments(parser)
-    nested = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
     try:
-        # Flags may stand between settings: `robolearn train seed=1 --json num_envs=64`.
-        args = parser.parse_args(rest) if nested else parser.parse_intermixed_args(rest)
+        args = _parse(parser, rest)
     except SystemExit as finished:  # --help has been printed
         return int(finished.code or 0)
     return int(module.main(args))
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """Flags may stand between settings, those of a sub-verb too: `robolearn train seed=1 --json num_envs=64`."""
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not actions:
+        return parser.parse_intermixed_args(arguments)
+    nested = actions[0]
+    if not arguments or arguments[0] not in nested.choices:
+        return parser.parse_args(arguments)  # help, or a mistake
+    args: argparse.Namespace = nested.choices[arguments[0]].parse_intermixed_args(arguments[1:])
+    setattr(args, nested.dest, arguments[0])
+    return args
 
 
 def _log_to_stderr() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robolearn import settings
+from robolearn.critic_exploit import curves
 from robolearn.errors import RobolearnError
 from robolearn.files import json_line
 from robolearn.settings import MISSING
@@ -51,7 +51,8 @@ class Options:
     keep: str | None = None
     """Folder to keep the simulated sets in, for data=."""
     exploit: str | None = None
-    """JSON file of a short training run: {"proxy": [critic's returns], "true": [true returns]}."""
+    """Folder of a training run that this critic alone rewarded; or a JSON file, {"proxy": [critic's returns],
+    "true": [true returns]}."""
     gamma: float = 0.95
     """Discount factor of the distances between rewards."""
     batch: int = 64
@@ -97,8 +98,8 @@ def card(options: Options, say: Callable[[str], None] = lambda text: None) -> tu
             raise CardVerbError(f"{name} is at least 1, got {getattr(options, name)}")
     if not 0.0 <= options.gamma < 1.0:
         raise CardVerbError(f"gamma is at least 0 and below 1, got {options.gamma:g}")
-    exploit = None if options.exploit is None else _curves(Path(options.exploit))
     critic = load_critic(options.critic, **options.settings)
+    exploit = None if options.exploit is None else curves(Path(options.exploit), critic.revision)
     data = _data(options, critic, say)
     how = Measuring(batch=options.batch, shift_episodes=options.shift_episodes, gamma=options.gamma, seed=options.seed)
     made = make_card(critic, data, how, exploit, say)
@@ -141,19 +142,6 @@ def _data(options: Options, critic: Critic, say: Callable[[str], None]) -> CardD
     if options.keep is not None:
         save(data, Path(options.keep))
     return data
-
-
-def _curves(path: Path) -> tuple[list[float], list[float]]:
-    """The two curves of an exploit test.
-
-    Raises:
-        CardVerbError: the file holds no such thing.
-    """
-    try:
-        found = json.loads(path.read_text())
-        return [float(x) for x in found["proxy"]], [float(x) for x in found["true"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CardVerbError(f'{path} holds no curves {{"proxy": [...], "true": [...]}}: {error}') from error
 
 
 def _say(text: str) -> None:

@@ -33,6 +33,9 @@ class Judge(Protocol):
     def look(self, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Potential, and probability of done, of the worlds ``mask`` (N,) bool as they stand."""
 
+    def confirm(self, mask: torch.Tensor) -> torch.Tensor:
+        """Probability of done alone, of the worlds ``mask`` (N,) bool, which may never have been looked at."""
+
     def report(self) -> dict[str, float]:
         """What it cost since the last report."""
 
@@ -58,7 +61,11 @@ class Truth:
 
     def look(self, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Judge`."""
-        return self.begin(mask), self._env.channels["done"].masked_fill(~mask, torch.nan)
+        return self.begin(mask), self.confirm(mask)
+
+    def confirm(self, mask: torch.Tensor) -> torch.Tensor:
+        """See `Judge`."""
+        return self._env.channels["done"].masked_fill(~mask, torch.nan)
 
     def report(self) -> dict[str, float]:
         """See `Judge`."""
@@ -141,6 +148,17 @@ class Eyes:
         self._judging_s += time.perf_counter() - started
         self._asked += len(ids)
         return self._spread(potential, ids), self._spread(done, ids)
+
+    def confirm(self, mask: torch.Tensor) -> torch.Tensor:
+        """See `Judge`."""
+        if not bool(mask.any()):
+            return self._nothing()
+        ids, now = self._draw(mask)
+        started, words = time.perf_counter(), self._instructions(ids)
+        done = self._critic.done(now, words)
+        self._judging_s += time.perf_counter() - started
+        self._asked += len(ids)
+        return self._spread(done, ids)
 
     def _judged(self, ids: torch.Tensor, now: Frames, words: list[str]) -> tuple[Answer | None, Answer | None]:
         """Potential and done of the worlds ``ids`` (K,)."""

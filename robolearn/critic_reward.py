@@ -14,6 +14,7 @@ import torch
 
 from robolearn.critic_eyes import Eyes, Judge, Truth
 from robolearn.critic_record import Record
+from robolearn.critic_rehearsal import rehearse
 from robolearn.critic_settings import CriticRewardError, RewardSettings
 from sim.env import Env
 from sim.selection import Selection
@@ -25,6 +26,7 @@ from vlm_rewards.stage import RewardResult, RewardStage, Transitions
 DEBOUNCE, THRESHOLD = 2, 0.9
 """Answers in a row, and the probability in each, that count as done, where nothing else says so."""
 
+_SHARES = ("looked", "asked", "distilled", "held", "absent")
 _KEPT = ("_potential", "_held", "_said")
 
 
@@ -47,9 +49,9 @@ class CriticReward:
     def __init__(self, env: Env, critic: Critic | None, settings: RewardSettings, gamma: float, seed: int = 0) -> None:
         _check_task(env, settings)
         n, device = env.num_envs, env.device
-        self.settings = settings
+        self.settings, self._seed = settings, seed
         self.stage = RewardStage(settings.stage, gamma, num_worlds=n)
-        _rehearse(settings, gamma, env)
+        _check_stage(settings, gamma, env)
         self._env = env
         self._judge: Judge = Truth(env) if critic is None else Eyes(env, critic, settings)
         self._filmed = _some_worlds(n, settings.share, seed).to(device)
@@ -64,12 +66,29 @@ class CriticReward:
         self._potential, self._next, self._start = blank.clone(), blank.clone(), blank.clone()
         self._guess, self._held, self._start_held = blank.clone(), blank.clone(), blank.clone()
         self._looked = torch.zeros(n, dtype=torch.bool, device=device)
+        self._asked, self._answered = self._looked.clone(), self._looked.clone()
         self._said = torch.zeros(n, dtype=torch.long, device=device)
         self._stop, self._true = self._looked.clone(), self._looked.clone()
 
     def watch(self) -> None:
         """Make the environment ask from now on."""
         self._env.watcher = self
+
+    def rehearse(self) -> dict[str, float]:
+        """Prepare the distilled network, if settings ask for that, before the first reset of a training.
+
+        Returns:
+            How well it agrees with the judge then; nothing without rehearsal.
+
+        Raises:
+            CriticRewardError: a task without scripts.
+        """
+        if self._student is None or not self.settings.rehearsal:
+            return {}
+        watcher, self._env.watcher = self._env.watcher, None
+        rehearse(self._env, self._judge, self._student, self.settings.rehearsal, self._seed)
+        self._env.watcher = watcher
+        return self._student.agreement.figures()
 
     def judge(self) -> torch.Tensor | None:
         """See `sim.env.Watcher`: look at the worlds, and say where the critic takes its task for done."""
@@ -81,18 +100,29 @@ class CriticReward:
         if failed is not None:  # what the pictures of a broken world show is nobody's progress
             self._looked, self._true = self._looked & ~failed, self._true & ~failed
         self._next, done = self._judge.look(self._looked)
+        self._answered = torch.isfinite(self._next)
         if self._student is not None:
-            obs = env.task.observe("critic", env.channels)
-            self._student.see(obs, self._next, done)
-            self._guess, guessed = self._student.believed(obs)
-            done = torch.where(torch.isfinite(done), done, guessed)
+            done = self._consult(self._student, done)
         known = torch.isfinite(done)
         again = torch.where(done >= self._threshold, self._said + 1, 0)
-        self._said = torch.where(known, again, self._said.masked_fill(self._looked, 0))
+        self._said = torch.where(known, again, self._said.masked_fill(self._looked | self._asked, 0))
         self._stop = self._said >= self._debounce
         if failed is not None:
             self._stop = self._stop & ~failed
         return self._stop if self.settings.stage.success == "critic" else None
+
+    def _consult(self, student: Student, done: torch.Tensor) -> torch.Tensor:
+        """Let the distilled network speak and learn; the critic's done (N,), also where the network suspects it."""
+        obs = self._env.task.observe("critic", self._env.channels)
+        self._guess, suspected = student.speak(obs)
+        if self.settings.stage.success == "critic":
+            self._asked = suspected & ~self._looked
+            if self._env.failed is not None:
+                self._asked = self._asked & ~self._env.failed
+            done = torch.where(self._asked, self._judge.confirm(self._asked), done)
+        student.see(obs, self._next, done)
+        self._next = self._next.masked_fill(torch.isfinite(self._guess), torch.nan)  # it speaks for all, or for none
+        return done
 
     def begun(self, worlds: Selection, reset: bool) -> None:
         """See `sim.env.Watcher`: look at how episodes begin."""
@@ -101,8 +131,9 @@ class CriticReward:
         start = self._judge.begin(mask & self._filmed)
         held = torch.where(torch.isfinite(start), start, 0.0)  # the progress that an episode starts with
         if self._student is not None:
-            guess, _ = self._student.believed(self._env.task.observe("critic", self._env.channels))
-            held = torch.where(torch.isfinite(start), start, guess.nan_to_num(0.0))
+            guess, _ = self._student.speak(self._env.task.observe("critic", self._env.channels))
+            held = torch.where(torch.isfinite(guess), guess, held)
+            start = start.masked_fill(torch.isfinite(guess), torch.nan)
         self._start, self._start_held = torch.where(mask, start, self._start), torch.where(mask, held, self._start_held)
         self._said = self._said.masked_fill(mask, 0)
         if reset:
@@ -135,13 +166,14 @@ class CriticReward:
 
     def _note(self, step: Step, result: RewardResult) -> None:
         """Count what happened, and add what the critic said to the results of episodes."""
-        answered = torch.isfinite(self._next)
         counts = {f"parts/{name}": part for name, part in result.parts.items()}
-        counts |= {"rows": result.counts["rows"], "looked": self._looked, "answered": answered}
+        counts |= {"rows": result.counts["rows"], "looked": self._looked, "answered": self._answered}
+        counts["held"] = ~(torch.isfinite(self._next) | torch.isfinite(self._guess))
         if self._student is not None:
-            counts["distilled"] = ~answered & torch.isfinite(self._guess)
+            counts |= {"distilled": torch.isfinite(self._guess), "asked": self._asked}
         if self.settings.stage.fallback == "drop" and "absent" in result.counts:
             counts["absent"] = result.counts["absent"]
+            del counts["held"]
         if self.settings.stage.success == "critic":
             false = self._stop & ~self._true
             counts |= {"said": self._stop, "false": false}
@@ -158,9 +190,7 @@ class CriticReward:
             return {}
         rows = sums["rows"]
         found = {f"critic/reward_{n.removeprefix('parts/')}": s / rows for n, s in sums.items() if "parts/" in n}
-        found |= {f"critic/{name}": sums[name] / rows for name in ("looked", "distilled", "absent") if name in sums}
-        if self.settings.stage.fallback != "drop":
-            found["critic/held"] = 1.0 - (sums["answered"] + sums.get("distilled", 0.0)) / rows
+        found |= {f"critic/{name}": sums[name] / rows for name in _SHARES if name in sums}
         if sums["looked"]:
             found["critic/abstained"] = 1.0 - sums["answered"] / sums["looked"]
         if sums.get("said"):
@@ -217,7 +247,7 @@ def _check_task(env: Env, settings: RewardSettings) -> None:
         )
 
 
-def _rehearse(settings: RewardSettings, gamma: float, env: Env) -> None:
+def _check_stage(settings: RewardSettings, gamma: float, env: Env) -> None:
     """Raise now what the stage would raise at the first step: terms the task does not have, and the like."""
     none = torch.zeros(env.num_envs, dtype=torch.bool)
     zero = torch.zeros(env.num_envs)

@@ -39,8 +39,11 @@ class RewardSettings:
     share: float = 1.0
     """Share of the worlds that are filmed."""
     distill: bool = False
-    """Let a small network learn the critic's answers from the state and speak for it where there are no pictures
-    (stage.fallback=distilled); as long as it is not reliable, the last answer is held."""
+    """Let a small network learn the critic's answers from the state: it speaks for the critic's potential
+    (stage.fallback=distilled) once it is reliable, and says where to ask the critic for its done."""
+    rehearsal: int = 0
+    """With ``distill``: answers about the task's scripts, experts and failures, that this network learns from before
+    the policy begins; beside the budget."""
     cameras: list[str] | None = None
     """For a critic that takes any views: which ones; null: all that the task has."""
     size: int = 64
@@ -66,6 +69,8 @@ class RewardSettings:
         for name, good, rule in (
             ("every", self.every >= 1, "1 or more control steps"),
             ("share", 0.0 < self.share <= 1.0, "greater than 0 and at most 1"),
+            ("rehearsal", self.rehearsal >= 0, "0 or more answers"),
+            ("rehearsal", self.distill or not self.rehearsal, "0 without reward.distill=true"),
             ("size", self.size >= 1, "1 pixel or more"),
             ("cameras", self.cameras is None or len(self.cameras) > 0, "one camera or more, or null"),
             ("confidence", 0.0 <= self.confidence <= 1.0, "between 0 and 1"),

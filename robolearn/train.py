@@ -122,6 +122,7 @@ def train(config: TrainConfig, make_env: MakeEnv | None = None) -> Result | None
             rewarding(config, env, learner, critic) as reward,
             _new_run(config) if rank == 0 else nullcontext() as run,
         ):
+            _rehearse(reward, rank)
             return _carry_out(_training(config, env, learner, reward, run), started)
 
 
@@ -155,6 +156,8 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
             training = _training(config, env, learner, reward, run)
             if checkpoint is not None:
                 training.restore(checkpoint.state)
+            else:
+                _rehearse(reward, rank)
             if run is not None:
                 skipped = checkpoint.skipped if checkpoint else ()
                 for line in (*(f"passed over: {line}" for line in skipped), *run.drift()):
@@ -162,6 +165,17 @@ def resume(path: str | Path, overrides: Sequence[str] = (), make_env: MakeEnv | 
                 write_atomic(run.path / "config.yaml", _yaml(to_plain(config)).encode())
                 run.rewind(checkpoint.iteration if checkpoint else 0)
             return _carry_out(training, started)
+
+
+def _rehearse(reward: CriticReward | None, rank: int) -> None:
+    """Let a distilled critic prepare itself, and say what came of it."""
+    if reward is None or not reward.settings.rehearsal:
+        return
+    if rank == 0:
+        _say(f"the critic judges the task's scripts, {reward.settings.rehearsal} answers, for its distilled network")
+    found = reward.rehearse()
+    if rank == 0:
+        _say("distilled: " + (", ".join(f"{name} {value:.2f}" for name, value in found.items()) or "not enough known"))
 
 
 @contextmanager

@@ -23,13 +23,11 @@ class Agreement:
 
     Args:
         threshold: probability from which on a moment counts as done.
-        correlation_at: correlation from which on the potential is believed. Shaping by a wrong potential changes
-            nothing in what is optimal, and without one a learner is not led at all; so little is asked.
-        precision_at: precision from which on done is believed.
+        correlation_at: correlation from which on the potential is believed.
     """
 
-    def __init__(self, threshold: float, correlation_at: float = 0.5, precision_at: float = 0.9) -> None:
-        self.threshold, self.correlation_at, self.precision_at = threshold, correlation_at, precision_at
+    def __init__(self, threshold: float, correlation_at: float = 0.8) -> None:
+        self.threshold, self.correlation_at = threshold, correlation_at
         self._sums = torch.zeros(10, dtype=torch.float64)
 
     def add(self, predicted: torch.Tensor, answered: torch.Tensor) -> None:
@@ -71,11 +69,6 @@ class Agreement:
     def on_potential(self) -> bool:
         """Whether the student's potential is believed."""
         return self.correlation >= self.correlation_at
-
-    @property
-    def on_done(self) -> bool:
-        """Whether the student's done is believed."""
-        return self.precision >= self.precision_at
 
     def figures(self) -> dict[str, float]:
         """What is known, by name."""

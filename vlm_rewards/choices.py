@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SHAPINGS = ("potential", "difference", "value", "none")
+SHAPINGS = ("potential", "heuristic", "difference", "value", "none")
 """``difference`` and ``value`` are there for ablations: both pay a policy for staying where Φ is high."""
 
 MIXINGS = ("sum", "soft_and", "gdpo")

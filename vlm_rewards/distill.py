@@ -1,9 +1,9 @@
 """A critic distilled onto the simulator's state, while a policy trains: cheap answers where there are no pictures.
 
 The critic sees pictures of some worlds at some steps; a small network learns from its answers there what it would say
-of any state, and speaks for it elsewhere (ONI's annotator and distilled reward, Zheng et al. 2024, with progress
-instead of labels). Before it learns from an answer it is held against it (`vlm_rewards.agreement`): it is believed only
-where it was right lately.
+of any state, and speaks for it (ONI's annotator and distilled reward, Zheng et al. 2024, with progress instead of
+labels). Before it learns from an answer it is held against it (`vlm_rewards.agreement`): its potential is believed only
+as long as it was right lately. Its done is never believed, it only says where to ask: success is the critic's word.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ STEPS, BATCH, RATE = 8, 128, 5e-3
 HIDDEN = (96, 96, 96)
 _NOISE = 0.05
 """Standard deviation of what is added to scaled observations in learning: few episodes are seen, many are guessed."""
+SUSPICION = 0.5
+"""Probability of done from which on it is worth asking the critic."""
 _DONE_WEIGHT = 0.3
 """Of the loss of done beside that of the potential."""
 _LEAST_SPREAD = 0.5
@@ -90,14 +92,21 @@ class Student:
         potential, done = self._network(self._scaled(obs)).unbind(1)
         return (self._scales["middle"] + self._scales["range"] * potential).clamp(0.0, 1.0), torch.sigmoid(done)
 
-    def believed(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same, NaN for what it cannot be believed on."""
-        nothing = torch.full_like(obs[:, 0], torch.nan)
-        on_potential, on_done = self.agreement.on_potential, self.agreement.on_done
-        if not (on_potential or on_done):
-            return nothing, nothing
+    def speak(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Potentials (B,) of observations (B, d), NaN as long as it is not believed; and (B,) bool, where to ask."""
+        if not self.seen:
+            return torch.full_like(obs[:, 0], torch.nan), torch.zeros_like(obs[:, 0], dtype=torch.bool)
         potential, done = self.read(obs)
-        return potential if on_potential else nothing, done if on_done else nothing
+        if not self.agreement.on_potential:
+            potential = torch.full_like(potential, torch.nan)
+        return potential, done >= SUSPICION
+
+    def study(self, steps: int) -> None:
+        """Learn from what is remembered, without anything new."""
+        known = min(self.seen, CAPACITY)
+        with torch.enable_grad():
+            for _ in range(steps if known else 0):
+                self._step(known)
 
     def _learn(self, obs: torch.Tensor, labels: torch.Tensor) -> None:
         """Be held against new answers (B, 2) about observations (B, d), then learn from them and from older ones."""
@@ -109,9 +118,7 @@ class Student:
         self.seen += len(obs)
         known = min(self.seen, CAPACITY)
         self._rescale(known)
-        with torch.enable_grad():
-            for _ in range(STEPS):
-                self._step(known)
+        self.study(STEPS)
 
     def _rescale(self, known: int) -> None:
         """Scales by the ``known`` answers that are remembered."""

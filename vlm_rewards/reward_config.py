@@ -33,12 +33,15 @@ class RewardConfig:
     """
 
     shaping: str = "potential"
-    """What the critic's Φ is worth: ``potential`` γΦ(s')-Φ(s), which cannot change what is optimal; for ablations
-    ``difference`` Φ(s')-Φ(s) and ``value`` Φ(s'); ``none``."""
+    """What the critic's Φ is worth: ``potential`` γΦ(s')-Φ(s), which cannot change what is optimal; ``heuristic``,
+    the same with ``horizon_gamma`` for γ, which keeps leading a learner; for ablations ``difference`` Φ(s')-Φ(s) and
+    ``value`` Φ(s'); ``none``."""
     weight: float = 1.0
     """Factor of the shaping."""
     gamma: float | None = None
     """Discount of the shaping; ``null`` takes the learner's, another value than the learner's is refused."""
+    horizon_gamma: float = 1.0
+    """γ of ``shaping=heuristic``, at least the learner's: Φ counts as the value of what lies beyond the learner's."""
     fallback: str = "hold"
     """What an invalid Φ becomes: ``hold`` the last valid one of the episode, ``distilled`` that of a distilled model;
     ``drop`` leaves out the shaping of the transitions it is part of, which can be exploited (docs/reward_stage.md)."""
@@ -104,6 +107,7 @@ class RewardConfig:
         for name in NOT_NEGATIVE:
             self._require(name, getattr(self, name) >= 0.0, "0 or more")
         self._require("gamma", self.gamma is None or 0.0 <= self.gamma <= 1.0, "between 0 and 1, or null")
+        self._require("horizon_gamma", 0.0 <= self.horizon_gamma <= 1.0, "between 0 and 1")
         self._require("abstain_std", self.abstain_std is None or self.abstain_std >= 0.0, "0 or more, or null")
         self._require("min_temperature", self.min_temperature > 0.0, "greater than 0")
         self._require("references", all(_finite(r) for r in self.references), "a list of finite numbers")

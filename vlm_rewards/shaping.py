@@ -9,6 +9,15 @@ reward of a last step is therefore -Φ(s) plus its bonus, often negative, and th
 staying at a high Φ costs (1 - γ) Φ in every step, which adds up to the same. A time-out is no termination: Φ(s') stays,
 and the learner's own γ V(final observation), learned from shaped rewards, stands for V - Φ there; the two cancel.
 
+Shaping that leads all the way
+------------------------------
+What cannot change the optimum cannot lead for long either: a value function that has learned -Φ takes the shaping out
+of every advantage, and if success was never found until then, nothing is left. Heuristic-guided learning (HuRL, Cheng
+et al. 2021, arXiv 2106.02757) keeps leading: the learner discounts with λγ, and each step is paid (1 - λ) γ Φ(s'), as
+if Φ(s') were what is to be had beyond the shorter horizon. With the potential of the shorter discount beside it the
+two sum to γ Φ(s') - Φ(s), γ being that of the longer horizon. What is optimal moves towards states of a high Φ: not at
+all where Φ is the value of the task, and by at most Φ for staying for good, so that a bonus above Φ(s) prefers success.
+
 The same Φ must be used on both sides of a visit, as Φ(s') of one transition and as Φ(s) of the next. Then Φ may depend
 on the time and on what was seen before (Devlin & Kudenko 2012), so that an answer may be held.
 """
@@ -40,18 +49,40 @@ def potential_shaping(
     return gamma * next_phi.masked_fill(terminated, 0.0) - phi
 
 
-def shaped(
-    shaping: str, phi: torch.Tensor, next_phi: torch.Tensor, terminated: torch.Tensor, gamma: float
+def heuristic_shaping(
+    phi: torch.Tensor, next_phi: torch.Tensor, terminated: torch.Tensor, horizon_gamma: float
 ) -> torch.Tensor:
-    """The reward of a transition under one of `SHAPINGS`; arguments as in `potential_shaping`.
+    """γ Φ(s') (1 - terminated) - Φ(s) with the γ of a longer horizon than the learner's λγ; see the module's text.
 
-    ``potential``: γ Φ(s') (1 - terminated) - Φ(s). ``difference``: Φ(s') - Φ(s). ``value``: Φ(s'). ``none``: 0.
+    Equals potential shaping with λγ, plus (1 - λ) γ Φ(s') (Cheng et al. 2021, section 3: the reshaped problem).
+
+    Args:
+        phi, next_phi, terminated: as in `potential_shaping`.
+        horizon_gamma: γ, at least the learner's; with the learner's own this is potential shaping.
+    """
+    return potential_shaping(phi, next_phi, terminated, horizon_gamma)
+
+
+def shaped(
+    shaping: str,
+    phi: torch.Tensor,
+    next_phi: torch.Tensor,
+    terminated: torch.Tensor,
+    gamma: float,
+    horizon_gamma: float = 1.0,
+) -> torch.Tensor:
+    """The reward of a transition under one of `SHAPINGS`; arguments as in `potential_shaping`, `heuristic_shaping`.
+
+    ``potential``: γ Φ(s') (1 - terminated) - Φ(s). ``heuristic``: the same with ``horizon_gamma``. ``difference``:
+    Φ(s') - Φ(s). ``value``: Φ(s'). ``none``: 0.
 
     Raises:
         CriticError: another name.
     """
     if shaping == "potential":
         return potential_shaping(phi, next_phi, terminated, gamma)
+    if shaping == "heuristic":
+        return heuristic_shaping(phi, next_phi, terminated, horizon_gamma)
     if shaping == "difference":
         return next_phi - phi
     if shaping == "value":
@@ -73,6 +104,19 @@ def check_gamma(stage_gamma: float | None, learner_gamma: float) -> float:
             "what is optimal would change; leave the stage's gamma null, and it takes the learner's"
         )
     return learner_gamma
+
+
+def check_horizon(horizon_gamma: float, learner_gamma: float) -> None:
+    """Heuristic shaping looks at least as far as the learner.
+
+    Raises:
+        CriticError: it does not: a high Φ would be paid for leaving it.
+    """
+    if horizon_gamma < learner_gamma:
+        raise CriticError(
+            f"reward horizon_gamma must be at least the learner's gamma, {learner_gamma:g}; got {horizon_gamma:g}: "
+            "give a larger one, up to 1, or let the learner discount more (algo.gamma)"
+        )
 
 
 def par(reward: torch.Tensor, references: torch.Tensor | Sequence[float]) -> torch.Tensor:

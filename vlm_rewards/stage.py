@@ -17,7 +17,7 @@ from vlm_rewards.credit import min_form
 from vlm_rewards.errors import CriticError
 from vlm_rewards.mixing import ensemble, mix
 from vlm_rewards.reward_config import RewardConfig
-from vlm_rewards.shaping import check_gamma, clip, gate, par, shaped
+from vlm_rewards.shaping import check_gamma, check_horizon, clip, gate, par, shaped
 from vlm_rewards.transitions import Transitions, relabel, relabel_episodes
 from vlm_rewards.visits import Judgement, Memory, Visits, alone, follow
 
@@ -82,12 +82,15 @@ class RewardStage:
         num_worlds: N, if rows come in order; see above.
 
     Raises:
-        CriticError: a γ that is not the learner's; and, when called, transitions that lack what the settings need.
+        CriticError: a γ that is not the learner's, or a ``horizon_gamma`` below it; and, when called, transitions that
+            lack what the settings need.
     """
 
     def __init__(self, config: RewardConfig, gamma: float, num_worlds: int | None = None) -> None:
         self.config, self.num_worlds = config, num_worlds
         self.gamma = check_gamma(config.gamma, gamma)
+        if config.shaping == "heuristic":
+            check_horizon(config.horizon_gamma, gamma)
         self._memory: Memory | None = None
 
     def __call__(self, transitions: Transitions) -> RewardResult:
@@ -183,7 +186,7 @@ class RewardStage:
         """The weighted shaping, 0 where it is absent; and where that is."""
         c, present = self.config, self._present(steps, visits)
         phi, next_phi = self._bounded(visits.phi), self._bounded(visits.next_phi)
-        part = shaped(c.shaping, phi, next_phi, steps.terminated, self.gamma)
+        part = shaped(c.shaping, phi, next_phi, steps.terminated, self.gamma, c.horizon_gamma)
         if c.credit == "min":
             part = min_form(part, steps.ended, c.min_temperature, present)
         if is_open is not None and c.shaping == "value":
@@ -194,7 +197,7 @@ class RewardStage:
         """Where Φ is known as far as the shaping needs it."""
         if self.config.shaping == "value":
             return visits.next_usable
-        if self.config.shaping == "potential":
+        if self.config.shaping in ("potential", "heuristic"):
             return visits.usable & (visits.next_usable | steps.terminated)
         return visits.usable & visits.next_usable
 

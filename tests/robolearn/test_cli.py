@@ -68,6 +68,21 @@ def test_train_help_shows_settings_with_defaults(capsys):
     assert "num_envs" in out and "[512]" in out and "budget.minutes" in out and "[6.0]" in out
 
 
+def test_flags_may_stand_between_the_settings_of_a_sub_verb_too(capsys):
+    assert cli.main(["critic", "card", "--json", "critic=nowhere", "task=arm_push"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert cli.main(["critic", "card", "critic=nowhere", "--json", "tsk=arm_push"]) == 2
+    assert "unknown setting 'tsk'; did you mean 'task'?" in capsys.readouterr().err
+    assert cli.main(["critic", "crad"]) == 2
+    assert "invalid choice: 'crad'" in capsys.readouterr().err
+
+
+def test_a_task_comes_with_its_own_learner(capsys):
+    assert cli.main(["train", "task=arm_push", "algo.lam=0.9", "--cfg"]) == 0
+    out = capsys.readouterr().out
+    assert "num_envs: 64\n" in out and "gamma: 0.98\n" in out and "lam: 0.9\n" in out
+
+
 def test_cfg_prints_the_whole_configuration(capsys):
     assert cli.main(["train", "seed=5", "--cfg"]) == 0
     out = capsys.readouterr().out

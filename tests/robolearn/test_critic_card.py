@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from robolearn import critic_card
+from robolearn import cli, critic_card
 from robolearn.critic_card import CardVerbError, Options, card
 from robolearn.critic_card_data import Wanted, load, save, simulate, wordings
+from robolearn.critic_exploit import ExploitError
 from tests.vlm_rewards.encoded import Oracle, encoded_clips
 from vlm_rewards.card import Card, CardData
 from vlm_rewards.errors import CriticError
@@ -56,8 +58,26 @@ def test_an_exploit_test_of_a_file_is_judged(folder, tmp_path):
     made, where = card(options)
     assert where == tmp_path and any(failure.startswith("exploit test") for failure in made.failures())
     curves.write_text("{}")
-    with pytest.raises(CardVerbError, match="holds no curves"):
+    with pytest.raises(ExploitError, match="holds no curves"):
         card(options)
+
+
+def test_an_exploit_test_of_a_run_is_judged_if_the_critic_rewarded_it(folder, tmp_path):
+    """A clock is exploited: its return rises with the time that a policy wastes, and nothing is solved."""
+    run_dir = tmp_path / "run"
+    short = ["task.episode_s=0.8", "num_envs=8", "algo.num_steps=8", "algo.minibatches=1", "budget.iterations=26"]
+    plain = ["world.threads=1", "threads=1", "video=false", "curves=false", "evaluate=false", f"run_dir={run_dir}"]
+    assert cli.main(["train", "task=arm_push", "reward=elapsed_time", *short, *plain]) == 0
+    critic = {"horizon_s": 0.8}
+    options = Options("elapsed_time", data=str(folder), out=str(tmp_path / "card"), exploit=str(run_dir))
+    made, _ = card(replace(options, settings=critic, shift_episodes=2))
+    line = made.to_dict()["lines"]["exploit"]
+    assert len(line["proxy"]) == len(line["true"]) == 12 and line["passed"] is not True
+    assert max(line["proxy"]) > 0.5 > max(line["true"])
+    with pytest.raises(ExploitError, match=r"was rewarded by elapsed_time \(revision .*, not by revision"):
+        card(replace(options, settings={"horizon_s": 9.0}))
+    with pytest.raises(ExploitError, match="nowhere holds no curves"):
+        card(replace(options, exploit=str(tmp_path / "nowhere")))
 
 
 def test_what_is_missing_is_named(tmp_path):

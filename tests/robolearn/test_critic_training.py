@@ -42,7 +42,13 @@ TINY = [
     "video=false",
 ]
 FORCED = ["reward=process", "reward.force=true"]
-SPARING = ["reward.share=0.75", "reward.every=2", "reward.distill=true", "reward.confidence=0.01"]
+SPARING = [
+    "reward.share=0.75",
+    "reward.every=2",
+    "reward.distill=true",
+    "reward.confidence=0.01",
+    "reward.rehearsal=60",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -200,4 +206,4 @@ def test_distilling_falls_back_on_the_distilled_answer():
     with pytest.raises(CriticRewardError, match="fallback=drop and reward.distill=true contradict"):
         RewardSettings(critic="truth", distill=True, stage={"fallback": "drop"})
     sparing = to_train_config(compose(["reward=process_distilled"])).reward
-    assert (sparing.share, sparing.every, sparing.distill, sparing.critic) == (0.25, 2, True, "auto")
+    assert (sparing.share, sparing.every, sparing.distill, sparing.critic) == (0.25, 4, True, "auto")

@@ -60,16 +60,27 @@ class Tabular:
 
     def best(self, reward: torch.Tensor) -> torch.Tensor:
         """(M, S, A) bool: the actions that are optimal; ties within 1e-7."""
-        gain = (self.chance * reward).sum(-1)
-        value = torch.zeros(self.terminal.shape, dtype=torch.float64)
-        for _ in range(round(25 / (1 - self.gamma))):
-            q = gain + self.gamma * torch.einsum("msat,mt->msa", self.chance, value.masked_fill(self.terminal, 0.0))
-            value = q.amax(-1)
-        return q >= value.unsqueeze(-1) - 1e-7
+        q = self._q(reward)
+        return q >= q.amax(-1, keepdim=True) - 1e-7
 
-    def kept(self, reward: torch.Tensor, reference: torch.Tensor) -> float:
-        """Share of the M whose optimal actions are the same, in every state that is not terminal."""
-        same = (self.best(reward) == self.best(reference)).all(-1) | self.terminal
+    def values(self, reward: torch.Tensor) -> torch.Tensor:
+        """(M, S) what an optimal policy gets from each state, 0 from terminal ones."""
+        return self._q(reward).amax(-1).masked_fill(self.terminal, 0.0)
+
+    def _q(self, reward: torch.Tensor) -> torch.Tensor:
+        gain = (self.chance * reward).sum(-1)
+        q = gain
+        for _ in range(round(25 / (1 - self.gamma))):
+            value = q.amax(-1).masked_fill(self.terminal, 0.0)
+            q = gain + self.gamma * torch.einsum("msat,mt->msa", self.chance, value)
+        return q
+
+    def kept(self, reward: torch.Tensor, reference: torch.Tensor, judge: Tabular | None = None) -> float:
+        """Share of the M whose optimal actions are the same, in every state that is not terminal.
+
+        The reference is that of ``judge``, which may discount otherwise; this one where it is None.
+        """
+        same = (self.best(reward) == (judge or self).best(reference)).all(-1) | self.terminal
         return float(same.all(-1).double().mean())
 
     def reaches(self, reward: torch.Tensor, goal: torch.Tensor, start: int = 0, steps: int = 200) -> torch.Tensor:

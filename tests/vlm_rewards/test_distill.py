@@ -50,12 +50,21 @@ def test_it_comes_to_agree_with_the_critic_about_states_it_never_saw():
 def test_it_is_believed_only_once_its_guesses_held_against_new_answers():
     student = Student(SIZE, threshold=0.9)
     obs = states(50, torch.Generator().manual_seed(1))
-    assert all(part.isnan().all() for part in student.believed(obs))
+    potential, suspected = student.speak(obs)
+    assert potential.isnan().all() and not suspected.any()
     taught(PAUSE, student=student)
-    assert not student.agreement.on_potential and all(part.isnan().all() for part in student.believed(obs))
+    assert not student.agreement.on_potential and student.speak(obs)[0].isnan().all()
     taught(120, seed=1, student=student)
     assert student.agreement.on_potential
-    torch.testing.assert_close(student.believed(obs)[0], student.read(obs)[0])
+    torch.testing.assert_close(student.speak(obs)[0], student.read(obs)[0])
+
+
+def test_it_suspects_success_where_the_critic_finds_it():
+    student = taught(300)
+    obs = states(4000, torch.Generator().manual_seed(9))
+    suspected, true = student.speak(obs)[1], critic(obs)[1] > 0.9
+    assert (suspected & true).sum() / true.sum() > 0.8
+    assert suspected.sum() < 1.5 * true.sum() < 0.5 * len(obs)
 
 
 def test_it_is_not_believed_on_labels_without_rule():
@@ -63,7 +72,7 @@ def test_it_is_not_believed_on_labels_without_rule():
     for _ in range(80):
         labels = torch.rand(64, 2, generator=generator)
         student.see(states(64, generator), labels[:, 0], (labels[:, 1] > 0.8).float())
-    assert student.agreement.correlation < 0.4 and not student.agreement.on_potential and not student.agreement.on_done
+    assert student.agreement.correlation < 0.4 and not student.agreement.on_potential
 
 
 def test_answers_of_one_kind_are_enough_to_learn_that_kind():
@@ -71,9 +80,7 @@ def test_answers_of_one_kind_are_enough_to_learn_that_kind():
     for _ in range(150):
         obs = states(64, generator)
         student.see(obs, critic(obs)[0], torch.full((64,), math.nan))
-    assert student.agreement.on_potential and not student.agreement.on_done
-    potential, done = student.believed(states(10, generator))
-    assert potential.isfinite().all() and done.isnan().all()
+    assert student.agreement.on_potential and student.speak(states(10, generator))[0].isfinite().all()
     assert not {"precision", "recall"} & set(student.agreement.figures())
 
 
@@ -118,7 +125,7 @@ def test_agreement_is_that_of_the_newest_answers():
         answered = torch.rand(400, 2, generator=generator)
         agreement.add(1.0 - answered, answered)
     assert agreement.correlation == pytest.approx(-1.0, abs=0.05) and agreement.precision < 0.05
-    assert not agreement.on_potential and not agreement.on_done
+    assert not agreement.on_potential
 
 
 def test_nothing_is_known_of_few_or_constant_answers():

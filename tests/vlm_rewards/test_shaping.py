@@ -6,7 +6,18 @@ import torch
 from policies.rollout import gae
 from tests.vlm_rewards.tabular import Tabular, chain, generator
 from vlm_rewards.errors import CriticError
-from vlm_rewards.shaping import check_gamma, clip, delta, gate, par, potential_shaping, renorm, shaped
+from vlm_rewards.shaping import (
+    check_gamma,
+    clip,
+    delta,
+    gate,
+    heuristic_shaping,
+    par,
+    potential_shaping,
+    renorm,
+    shaped,
+)
+from vlm_rewards.stage import RewardConfig, RewardStage
 
 SPARSE = {"shaping": "none"}
 
@@ -43,6 +54,49 @@ def test_naive_rewards_make_loitering_optimal_where_potential_shaping_finishes()
     assert reached["potential"] == pytest.approx(0.7)
     assert reached["difference"] == 0.0
     assert reached["value"] == 0.0
+
+
+def test_heuristic_shaping_is_potential_shaping_and_pay_for_what_lies_beyond_the_horizon() -> None:
+    phi, next_phi = torch.rand(2, 50, generator=generator(), dtype=torch.float64)
+    ends = torch.rand(50, generator=generator(1)) < 0.2
+    gamma, lam = 0.99, 0.9
+    beyond = (1 - lam) * gamma * next_phi.masked_fill(ends, 0.0)
+    expected = potential_shaping(phi, next_phi, ends, lam * gamma) + beyond
+    assert torch.allclose(heuristic_shaping(phi, next_phi, ends, gamma), expected, atol=1e-12)
+    assert torch.equal(
+        heuristic_shaping(phi, next_phi, ends, gamma), shaped("heuristic", phi, next_phi, ends, lam * gamma, gamma)
+    )
+
+
+def far_goal(learner_gamma: float) -> tuple[Tabular, torch.Tensor, torch.Tensor]:
+    """200 processes that a learner of a short sight sees, the goal, and the values of a long sight."""
+    mdps = Tabular.random(200, states=10, actions=4, gamma=0.9, terminals=2)
+    goal = torch.zeros_like(mdps.terminal)
+    goal[:, -1] = True
+    value = mdps.values(mdps.reward(torch.zeros(200, 10, dtype=torch.float64), goal, **SPARSE))
+    mdps.gamma = learner_gamma
+    return mdps, goal, value
+
+
+def test_a_good_heuristic_gives_a_short_sighted_learner_the_policies_of_a_long_sight() -> None:
+    """Cheng et al. 2021: no bias where the heuristic is the value of the task, however little the learner sees."""
+    long, goal, value = far_goal(0.9)
+    best = long.reward(value, goal, **SPARSE)
+    kept = {}
+    for learner_gamma in (0.1, 0.5, 0.8):
+        short, _, _ = far_goal(learner_gamma)
+        guided = short.reward(value, goal, shaping="heuristic", horizon_gamma=0.9)
+        assert short.kept(guided, best, long) == 1.0
+        kept[learner_gamma] = short.kept(short.reward(value, goal, **SPARSE), best, long)
+    assert kept[0.1] < kept[0.5] < kept[0.8] < 1.0  # without it, the short sight alone
+
+
+def test_staying_for_good_is_worth_at_most_the_potential_to_a_guided_learner() -> None:
+    mdp, goal = chain(length=6, gamma=0.95, success=0.7)
+    phi = torch.tensor([[0.0, 0.18, 0.36, 0.54, 0.72, 0.9, 1.0, 0.0]], dtype=torch.float64)
+    for bonus, reaches in ((2.0, 0.7), (0.2, 0.0)):
+        reward = mdp.reward(phi, goal, shaping="heuristic", bonus=bonus)
+        assert float(mdp.reaches(reward, goal)) == pytest.approx(reaches)
 
 
 def test_a_gate_keeps_a_proxy_that_pays_for_dithering_from_being_farmed() -> None:
@@ -108,6 +162,14 @@ def test_another_gamma_than_the_learners_is_refused() -> None:
     assert check_gamma(0.97, 0.97) == 0.97
     with pytest.raises(CriticError, match=r"gamma 0\.99, the learner discounts with 0\.97"):
         check_gamma(0.99, 0.97)
+
+
+def test_a_heuristic_of_a_shorter_sight_than_the_learners_is_refused() -> None:
+    RewardStage(RewardConfig(shaping="heuristic", horizon_gamma=0.98), gamma=0.98)
+    with pytest.raises(CriticError, match=r"at least the learner's gamma, 0\.98; got 0\.95"):
+        RewardStage(RewardConfig(shaping="heuristic", horizon_gamma=0.95), gamma=0.98)
+    with pytest.raises(CriticError, match="horizon_gamma must be between 0 and 1; got 1.5"):
+        RewardConfig(horizon_gamma=1.5)
 
 
 def test_an_unknown_shaping_names_the_others() -> None:
