@@ -1,7 +1,7 @@
 """What a critic costs in training on ``arm_push``, and what it costs to look less often.
 
 Pictures are the dear part. Each setting films a share of the worlds at an interval, at one resolution, and either holds
-the last answer elsewhere or lets a network distilled online answer. Every run is as long as the others, and throughput
+the last answer elsewhere or lets a network distilled online speak. Every run is as long as the others, and throughput
 is a share of that of the run without a critic::
 
     python experiments/critic_cost.py --critics critics --out critic_cost.jsonl --plot critic_cost.png
@@ -41,7 +41,7 @@ class Setting:
 
     def overrides(self, critic: Path) -> list[str]:
         """Of `robolearn train`."""
-        preset = "process_distilled" if self.distill else "process"
+        preset = "process" if self.distill else "process_direct"
         return [
             *(f"reward={preset}", f"reward.critic={critic}"),
             *(f"reward.share={self.share}", f"reward.every={self.every}"),
@@ -53,12 +53,12 @@ SETTINGS = (
     Setting(every=2),
     Setting(every=4),
     Setting(share=0.5),
-    Setting(size=48),
+    Setting(distill=True),
     Setting(share=0.5, every=2, distill=True),
-    Setting(share=0.25, every=1, distill=True),
-    Setting(share=0.25, every=2, distill=True),
+    Setting(share=0.25, every=4, distill=True),
     Setting(share=0.125, every=4, distill=True),
-    Setting(share=0.25, every=2, size=48, distill=True),
+    Setting(share=0.125, every=8, distill=True),
+    Setting(share=0.25, every=4, size=48, distill=True),
 )
 
 

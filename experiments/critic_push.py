@@ -22,17 +22,17 @@ from pathlib import Path
 from typing import Any
 
 TASK = "arm_push"
-DISTILLED = ("reward=process_distilled", "reward.critic={critic}")
+PROCESS = ("reward=process", "reward.critic={critic}")
 CONDITIONS: dict[str, tuple[str, ...]] = {
     "truth": ("reward=truth",),
-    "distilled": DISTILLED,
-    "process": ("reward=process", "reward.critic={critic}"),
+    "process": PROCESS,
+    "process_direct": ("reward=process_direct", "reward.critic={critic}"),
     "sparse": ("reward=sparse",),
     "random": ("task.reward=random",),
     "elapsed_time": ("reward=elapsed_time",),
-    "successes_only": ("reward=process_distilled", "reward.critic={successes}", "reward.force=true"),
-    "potential": (*DISTILLED, "reward.stage.shaping=potential"),
-    "naive_difference": (*DISTILLED, "reward.stage.shaping=difference"),
+    "successes_only": ("reward=process", "reward.critic={successes}", "reward.force=true"),
+    "potential": (*PROCESS, "reward.stage.shaping=potential"),
+    "naive_difference": (*PROCESS, "reward.stage.shaping=difference"),
 }
 """Condition → overrides of `robolearn train`; ``{critic}`` is the seed's critic, ``{successes}`` that of successes.
 The learner is the task's own in all of them (robolearn/conf/tuned)."""
@@ -80,7 +80,7 @@ def make_critics(condition: str, seed: int, critics: Path) -> None:
     if "{critic}" in chosen:
         make_critic(_critics(critics, seed)["critic"], seed)
     if "{successes}" in chosen:
-        make_critic(_critics(critics, seed)["successes"], seed, "successes_only=true")
+        make_critic(_critics(critics, seed)["successes"], seed, "successes_only=true", card=False)  # it is forced
 
 
 def one(condition: str, seed: int, steps: int, critics: dict[str, Path], runs: Path) -> dict[str, Any]:
@@ -143,11 +143,11 @@ def _critics(folder: Path, seed: int) -> dict[str, Path]:
     return {"critic": folder / f"{TASK}-process-s{seed}", "successes": folder / f"{TASK}-successes-s{seed}"}
 
 
-def make_critic(folder: Path, seed: int, *more: str) -> None:
-    """The critic in ``folder`` and its card, unless they are there."""
+def make_critic(folder: Path, seed: int, *more: str, card: bool = True) -> None:
+    """The critic in ``folder`` and, if wanted, its card, unless they are there."""
     if not (folder / "critic.json").is_file():
         _robolearn("critic", "train", f"task={TASK}", f"seed={seed}", f"out={folder}", "minutes=7", *more)
-    if not (folder / "card.json").is_file():
+    if card and not (folder / "card.json").is_file():
         _robolearn("critic", "card", f"critic={folder}", f"task={TASK}", f"seed={seed}", check=False)
 
 

@@ -7,6 +7,8 @@ nothing to say about either. Experts and failures show both, and cost a few thou
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from itertools import cycle, islice
 
 import torch
@@ -23,10 +25,14 @@ LEAST_ROUNDS = 4
 """Episodes in each filmed world, at least: every world is shown more than one way to fail."""
 STUDY = 500
 """Gradient steps when all has been seen."""
+_PATIENCE_S = 10.0
+"""Between two lines about how far it has come."""
 
 
 @torch.no_grad()
-def rehearse(env: Env, judge: Judge, student: Student, answers: int, seed: int) -> None:
+def rehearse(
+    env: Env, judge: Judge, student: Student, answers: int, seed: int, say: Callable[[str], None] = lambda text: None
+) -> None:
     """Teach ``student`` about as many answers of ``judge`` as asked for; the worlds have to be reset afterwards.
 
     Half of the worlds follow the task's expert, the others fail, each in one of the task's ways.
@@ -37,6 +43,7 @@ def rehearse(env: Env, judge: Judge, student: Student, answers: int, seed: int) 
     steps = env.max_episode_length - 1  # a time-out would be reset before it is looked at
     worlds = min(env.num_envs, math.ceil(answers / (LEAST_ROUNDS * steps)))
     filmed = torch.arange(env.num_envs, device=env.device) < worlds
+    asked, told = 0, time.monotonic()
     for episode in range(math.ceil(answers / (worlds * steps))):
         arm = _script(env, episode, seed)
         env.reset()
@@ -47,6 +54,10 @@ def rehearse(env: Env, judge: Judge, student: Student, answers: int, seed: int) 
             judge.begin(begun)
             potential, done = judge.look(filmed & ~begun)
             student.see(env.task.observe("critic", env.channels), potential, done)
+            asked += worlds
+            if time.monotonic() - told > _PATIENCE_S:
+                say(f"rehearsal: about {min(asked, answers)} of {answers} answers")
+                told = time.monotonic()
     student.study(STUDY)
     judge.report()  # what this cost is no part of the training's figures
 

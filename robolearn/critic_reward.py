@@ -7,7 +7,7 @@ that are filmed, before ended episodes are reset. What it says becomes a potenti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -74,8 +74,11 @@ class CriticReward:
         """Make the environment ask from now on."""
         self._env.watcher = self
 
-    def rehearse(self) -> dict[str, float]:
+    def rehearse(self, say: Callable[[str], None] = lambda text: None) -> dict[str, float]:
         """Prepare the distilled network, if settings ask for that, before the first reset of a training.
+
+        Args:
+            say: is told how far it has come, if that takes long.
 
         Returns:
             How well it agrees with the judge then; nothing without rehearsal.
@@ -86,7 +89,7 @@ class CriticReward:
         if self._student is None or not self.settings.rehearsal:
             return {}
         watcher, self._env.watcher = self._env.watcher, None
-        rehearse(self._env, self._judge, self._student, self.settings.rehearsal, self._seed)
+        rehearse(self._env, self._judge, self._student, self.settings.rehearsal, self._seed, say)
         self._env.watcher = watcher
         return self._student.agreement.figures()
 

@@ -171,11 +171,10 @@ def _rehearse(reward: CriticReward | None, rank: int) -> None:
     """Let a distilled critic prepare itself, and say what came of it."""
     if reward is None or not reward.settings.rehearsal:
         return
-    if rank == 0:
-        _say(f"the critic judges the task's scripts, {reward.settings.rehearsal} answers, for its distilled network")
-    found = reward.rehearse()
-    if rank == 0:
-        _say("distilled: " + (", ".join(f"{name} {value:.2f}" for name, value in found.items()) or "not enough known"))
+    say = _say if rank == 0 else _silent
+    say(f"the critic judges the task's scripts, {reward.settings.rehearsal} answers, for its distilled network")
+    found = reward.rehearse(say)
+    say("distilled: " + (", ".join(f"{name} {value:.2f}" for name, value in found.items()) or "not enough known"))
 
 
 @contextmanager

@@ -41,7 +41,7 @@ TINY = [
     "curves=false",
     "video=false",
 ]
-FORCED = ["reward=process", "reward.force=true"]
+FORCED = ["reward=process_direct", "reward.force=true"]
 SPARING = [
     "reward.share=0.75",
     "reward.every=2",
@@ -112,7 +112,7 @@ def test_a_run_with_a_process_critic_continues_to_the_last_digit():
 
 
 def test_a_critic_without_a_card_is_refused_in_one_line_and_a_forced_one_marks_the_run(pixels, capsys):
-    asked = ["train", *TINY, "reward=process", f"reward.critic={pixels}", "budget.iterations=1", "run_dir=run"]
+    asked = ["train", *TINY, "reward=process_direct", f"reward.critic={pixels}", "budget.iterations=1", "run_dir=run"]
     assert cli.main(asked) == cli.USER_ERROR
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "may not drive training: critics/pixels holds no critic card" in err
@@ -136,7 +136,7 @@ def passed_card(folder: str, threshold: float, debounce: int) -> None:
 
 def test_a_passed_card_gives_permission_and_the_operating_point(pixels, capsys):
     passed_card(pixels, 0.77, 3)
-    train(config("run_dir=run", "reward=process", f"reward.critic={pixels}", "budget.iterations=1"))
+    train(config("run_dir=run", "reward=process_direct", f"reward.critic={pixels}", "budget.iterations=1"))
     stored = Run.open("run").config["reward"]
     assert (stored["threshold"], stored["debounce"], stored["marks"]) == (0.77, 3, [])
     assert "marked" not in capsys.readouterr().err
@@ -205,5 +205,5 @@ def test_distilling_falls_back_on_the_distilled_answer():
     assert RewardSettings(critic="truth", every=2).stage.fallback == "hold"
     with pytest.raises(CriticRewardError, match="fallback=drop and reward.distill=true contradict"):
         RewardSettings(critic="truth", distill=True, stage={"fallback": "drop"})
-    sparing = to_train_config(compose(["reward=process_distilled"])).reward
+    sparing = to_train_config(compose(["reward=process"])).reward
     assert (sparing.share, sparing.every, sparing.distill, sparing.critic) == (0.25, 4, True, "auto")
