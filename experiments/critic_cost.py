@@ -71,11 +71,14 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/critic_cost"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("critic_cost.jsonl"))
     parser.add_argument("--plot", type=Path, default=Path("critic_cost.png"))
+    parser.add_argument("--sizes", default="64,48", help="pixels, comma-separated; each needs a critic of its own")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each")
     args = parser.parse_args()
     rows = read_rows(args.out)
     known = {(row["label"], row["seed"]) for row in rows}
-    wanted = [(setting, int(seed)) for seed in args.seeds.split(",") for setting in (None, *SETTINGS)]
+    sizes = {int(size) for size in args.sizes.split(",")}
+    settings = [None, *(setting for setting in SETTINGS if setting.size in sizes)]
+    wanted = [(setting, int(seed)) for seed in args.seeds.split(",") for setting in settings]
     wanted = [(setting, seed) for setting, seed in wanted if (_label(setting), seed) not in known]
     for setting, seed in wanted:
         if setting is not None:
@@ -106,12 +109,14 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         mine = [row for row in rows if row["label"] == label]
         free = {row["seed"]: row["decisions_per_s"] for row in rows if row["label"] == FREE}
         shares = [row["decisions_per_s"] / free[row["seed"]] for row in mine if row["seed"] in free]
+        whole = [_with_rehearsal(row) / free[row["seed"]] for row in mine if row["seed"] in free]
         precision = [row["done_precision"] for row in mine if row["done_precision"] is not None]
         points.append(
             {
                 "label": label,
                 "seeds": len(mine),
                 "throughput": statistics.median(shares) if shares else float("nan"),
+                "with_rehearsal": statistics.median(whole) if whole else float("nan"),
                 "success": statistics.median(row["success"] for row in mine),
                 "done_precision": statistics.median(precision) if precision else float("nan"),
                 "distill": mine[0].get("distill"),
@@ -120,11 +125,17 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return points
 
 
+def _with_rehearsal(row: dict[str, Any]) -> float:
+    """Decisions/s where the time of the rehearsal counts too."""
+    return float(row["decisions"] / (row["decisions"] / row["decisions_per_s"] + row["rehearsal_s"]))
+
+
 def print_points(points: list[dict[str, Any]]) -> None:
     """A line for each setting."""
-    print(f"{'setting':<46} seeds  throughput  success  done precision")
+    print(f"{'setting':<46} seeds  throughput  with rehearsal  success  done precision")
     for point in points:
-        numbers = f"{point['throughput']:>10.2f}  {point['success']:>7.2f}  {point['done_precision']:>14.2f}"
+        numbers = f"{point['throughput']:>10.2f}  {point['with_rehearsal']:>14.2f}  {point['success']:>7.2f}"
+        numbers += f"  {point['done_precision']:>14.2f}"
         print(f"{point['label']:<46} {point['seeds']:>5}  {numbers}")
 
 

@@ -1,6 +1,6 @@
 """Policies trained on ``arm_push`` with a critic as the only reward, beside the truth, controls and ablations.
 
-Makes the critics that are missing (one for each seed, and one from successes alone), trains every condition with every
+Makes the critics that are missing, with several seeds and in several ways, trains every condition with every
 seed, judges each final policy on whole episodes by the simulator's own success, and writes one JSON line for each run::
 
     python experiments/critic_push.py --seeds 1,2,3 --out critic_push.jsonl
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -22,20 +21,31 @@ from pathlib import Path
 from typing import Any
 
 TASK = "arm_push"
-PROCESS = ("reward=process", "reward.critic={critic}")
+CRITICS = {
+    "process": (),
+    "successes": ("successes_only=true",),
+    "timed": ("successes_only=true", "labels=time", "noise=0"),
+}
+"""Kind of critic → how `robolearn critic train` makes it. ``successes`` learns from experts, whom the simulator labels;
+``timed`` from tidy ones that nobody labelled."""
+PROCESS = ("reward=process", "reward.critic={process}")
 CONDITIONS: dict[str, tuple[str, ...]] = {
     "truth": ("reward=truth",),
     "process": PROCESS,
-    "process_direct": ("reward=process_direct", "reward.critic={critic}"),
+    "process_direct": ("reward=process_direct", "reward.critic={process}"),
     "sparse": ("reward=sparse",),
     "random": ("task.reward=random",),
     "elapsed_time": ("reward=elapsed_time",),
     "successes_only": ("reward=process", "reward.critic={successes}", "reward.force=true"),
+    "successes_timed": ("reward=process", "reward.critic={timed}", "reward.force=true"),
     "potential": (*PROCESS, "reward.stage.shaping=potential"),
     "naive_difference": (*PROCESS, "reward.stage.shaping=difference"),
+    "potential_low_bonus": (*PROCESS, "reward.stage.shaping=potential", "reward.stage.bonus=0.2"),
+    "naive_low_bonus": (*PROCESS, "reward.stage.shaping=heuristic", "reward.stage.bonus=0.2"),
 }
-"""Condition → overrides of `robolearn train`; ``{critic}`` is the seed's critic, ``{successes}`` that of successes.
-The learner is the task's own in all of them (robolearn/conf/tuned)."""
+"""Condition → overrides of `robolearn train`; ``{process}`` is the seed's critic of that kind in `CRITICS`. The learner
+is the task's own everywhere (robolearn/conf/tuned). ``naive_low_bonus`` is the undiscounted difference, Φ being 0
+beyond the end: where success is worth less than Φ, it pays for staying."""
 SOLVED = 0.9
 WINDOW = 200
 """Episodes over which the success in training is averaged."""
@@ -77,10 +87,9 @@ def main() -> None:
 def make_critics(condition: str, seed: int, critics: Path) -> None:
     """The critics that a condition needs, where they are not there, one after the other with the whole machine."""
     chosen = " ".join(CONDITIONS[condition])
-    if "{critic}" in chosen:
-        make_critic(_critics(critics, seed)["critic"], seed)
-    if "{successes}" in chosen:
-        make_critic(_critics(critics, seed)["successes"], seed, "successes_only=true", card=False)  # it is forced
+    for kind, how in CRITICS.items():
+        if f"{{{kind}}}" in chosen:
+            make_critic(_critics(critics, seed)[kind], seed, *how, card="reward.force=true" not in chosen)
 
 
 def one(condition: str, seed: int, steps: int, critics: dict[str, Path], runs: Path) -> dict[str, Any]:
@@ -109,7 +118,8 @@ def train_and_judge(folder: Path, seed: int, steps: int, overrides: list[str]) -
         "seconds": policy["seconds"]["mean"],
         "decisions_to_solve": solved_at(rows),
         "done_precision": done_precision(rows),
-        "decisions_per_s": statistics.median(row["time/env_steps_per_s"] for row in rows),
+        "decisions_per_s": rows[-1]["env_steps"] / rows[-1]["elapsed_s"],
+        "rehearsal_s": rows[0].get("time/rehearsal", 0.0),
         "decisions": rows[-1]["env_steps"],
         "wall_s": round(time.time() - started, 1),
     }
@@ -139,8 +149,8 @@ def done_precision(rows: list[dict[str, Any]]) -> float | None:
 
 
 def _critics(folder: Path, seed: int) -> dict[str, Path]:
-    """Where the critics of a seed are."""
-    return {"critic": folder / f"{TASK}-process-s{seed}", "successes": folder / f"{TASK}-successes-s{seed}"}
+    """Where the critics of a seed are, by kind."""
+    return {kind: folder / f"{TASK}-{kind}-s{seed}" for kind in CRITICS}
 
 
 def make_critic(folder: Path, seed: int, *more: str, card: bool = True) -> None:

@@ -7,6 +7,7 @@ that are filmed, before ended episodes are reset. What it says becomes a potenti
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,6 +62,7 @@ class CriticReward:
             size = env.observation_dims["critic"]
             self._student = Student(size, threshold=self._threshold, seed=seed, device=device)
         self._record = Record()
+        self._rehearsal_s: float | None = None
         self._calls = 0
         blank = torch.full((n,), torch.nan, device=device)
         self._potential, self._next, self._start = blank.clone(), blank.clone(), blank.clone()
@@ -89,8 +91,10 @@ class CriticReward:
         if self._student is None or not self.settings.rehearsal:
             return {}
         watcher, self._env.watcher = self._env.watcher, None
+        started = time.perf_counter()
         rehearse(self._env, self._judge, self._student, self.settings.rehearsal, self._seed, say)
         self._env.watcher = watcher
+        self._rehearsal_s = time.perf_counter() - started
         return self._student.agreement.figures()
 
     def judge(self) -> torch.Tensor | None:
@@ -200,6 +204,8 @@ class CriticReward:
             found["critic/done_precision"] = 1.0 - sums["false"] / sums["said"]
         if self._student is not None:
             found |= {f"critic/student_{name}": value for name, value in self._student.agreement.figures().items()}
+        if self._rehearsal_s is not None:
+            found["time/rehearsal"], self._rehearsal_s = self._rehearsal_s, None
         return found | self._judge.report()
 
     def close(self) -> None:

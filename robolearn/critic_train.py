@@ -23,6 +23,8 @@ SUMMARY = "make a small critic from simulated successes and failures"
 
 KINDS = ("process", "success")
 """``process``: progress, success, hops and preferences; ``success``: success alone."""
+LABELS = ("simulator", "time")
+"""Who says how far an episode has come."""
 
 
 class CriticTrainError(RobolearnError):
@@ -50,6 +52,9 @@ class Options:
     """Of the episodes and of the learning."""
     successes_only: bool = False
     """Learn from the expert alone: an ablation that shows why failures are needed."""
+    labels: str = "simulator"
+    """simulator: exact progress and success. time, with successes_only=true: those of recordings that nobody labelled,
+    progress being the share of the episode that has passed, and done its last tenth."""
     data: str | None = None
     """A folder with episodes made before (train/ and validation/), instead of simulating; made if it is not there."""
     out: str | None = None
@@ -82,6 +87,7 @@ def train(options: Options, say: Callable[[str], None] = lambda text: None) -> d
     Raises:
         RobolearnError: an unknown kind or task, or a critic that is there already.
     """
+    from vlm_rewards.clips import time_labelled
     from vlm_rewards.registry import DESCRIPTION
 
     if options.critic not in KINDS:
@@ -90,11 +96,17 @@ def train(options: Options, say: Callable[[str], None] = lambda text: None) -> d
         raise CriticTrainError(
             f"a critic needs 20 episodes or more and some time, got {options.episodes} and {options.minutes:g} minutes"
         )
+    if options.labels not in LABELS:
+        raise CriticTrainError(unknown("label source", options.labels, LABELS))
+    if options.labels == "time" and not options.successes_only:
+        raise CriticTrainError("labels=time needs successes_only=true: time says nothing of the progress of failures")
     folder = Path(options.out) if options.out else critic_folder(options.task, options.critic)
     if (folder / DESCRIPTION).exists() and not options.force:
         raise CriticTrainError(f"{folder} holds a critic already; force=true replaces it, out=<folder> makes another")
     started = time.monotonic()
     training, validation = episodes(options, say)
+    if options.labels == "time":
+        training = time_labelled(training)  # what is chosen on validation is chosen by the truth, to its advantage
     simulated = time.monotonic() - started
     say(f"{len(training)} episodes, {training.num_frames} frames, made in {simulated:.0f} s; learning")
     figures = _fit(options, training, validation, folder, say)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,10 @@ from vlm_rewards.frames import Frames
 _DESCRIPTION = "clips.json"
 _ARRAYS = ("rgb", "times", "progress", "done", "starts")
 _FORMAT = 1
+
+
+LAST_TENTH = 0.9
+"""Share of an episode after which a time-labelled one counts as done."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,18 @@ class ClipSet:
             wrong.append(f"starts do not cut {count} frames into {len(self)} episodes")
         if wrong:
             raise CriticError(f"{folder} holds a damaged set of clips: {'; '.join(wrong)}")
+
+
+def time_labelled(clips: ClipSet) -> ClipSet:
+    """Successes as recordings that nobody labelled: progress is the time, done is its last tenth, facts there are none.
+
+    Progress of frame t of T is t / (T - 1), as of time-labelled progress models (ReWiND, arXiv 2505.10911).
+    """
+    made = []
+    for clip in (clips[e] for e in range(len(clips))):
+        share = torch.linspace(0.0, 1.0, len(clip))
+        made.append(replace(clip, progress=share, done=share >= LAST_TENTH, facts={}))
+    return ClipSet(made)
 
 
 def _require_whole(clip: Clip) -> None:

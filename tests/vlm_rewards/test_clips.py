@@ -11,7 +11,7 @@ import torch
 
 from tests.vlm_rewards.brightness import pictures, recording
 from vlm_rewards.anchors import Reference, moments
-from vlm_rewards.clips import Clip, ClipSet
+from vlm_rewards.clips import Clip, ClipSet, time_labelled
 from vlm_rewards.critic import Window
 from vlm_rewards.errors import CriticError
 
@@ -43,6 +43,15 @@ def test_clips_come_out_as_they_went_in(tmp_path):
     assert same(read.subset([1])[0], clips[1])
     with pytest.raises(IndexError):
         read[2]
+
+
+def test_time_labels_know_nothing_but_the_time():
+    clips = ClipSet([replace(recording([0.0] * 21), others=("leave it dark",), facts={"state": torch.ones(21, 2)})])
+    timed = time_labelled(clips)[0]
+    torch.testing.assert_close(timed.progress, torch.arange(21) / 20)
+    assert timed.done.tolist() == [False] * 18 + [True] * 3
+    assert not timed.facts and timed.others == ("leave it dark",) and torch.equal(timed.rgb, clips[0].rgb)
+    assert not clips[0].done.any()
 
 
 def test_saving_again_replaces_the_set(tmp_path):
