@@ -162,7 +162,7 @@ def test_a_run_with_a_critic_is_evaluated_by_the_simulator_and_says_that_it_is_m
 @pytest.mark.parametrize("preset", ["truth", "sparse", "elapsed_time", "random_init"])
 def test_presets_that_need_no_trained_critic(preset):
     row = train(config("run_dir=run", f"reward={preset}", "budget.iterations=2")).outcome.metrics
-    shaping = {"sparse": set()}.get(preset, {"critic/reward_potential"})
+    shaping = {"sparse": set()}.get(preset, {"critic/reward_heuristic"})
     assert {name for name in row if name.startswith("critic/reward_")} == {"critic/reward_success", *shaping}
     assert ("episode/false_done" in row) == (preset in ("elapsed_time", "random_init"))
     assert Run.open("run").config["reward"]["name"] == preset
@@ -180,7 +180,7 @@ def test_presets_that_need_no_trained_critic(preset):
         (["reward.critic=truth", "reward.share=1.5"], "reward.share must be greater than 0 and at most 1, got 1.5"),
         (["reward.every=often"], "reward.every=often: Value 'often'"),
         (["reward=truth", "reward.stage.fallback=distilled"], "fallback=distilled needs reward.distill=true"),
-        (["reward=truth", "reward.stage.gamma=0.5"], "shapes with gamma 0.5, the learner discounts with 0.97"),
+        (["reward=truth", "reward.stage.gamma=0.5"], "shapes with gamma 0.5, the learner discounts with 0.98"),
         (["reward=truth", "reward.stage.shaping=naive"], "unknown reward shaping 'naive'"),
         (["reward=truth", "reward.stage.terms.remainin=1"], "unknown reward term 'remainin'; did you mean 'remaining'"),
         (["reward=random_init", "reward.cameras=[top]"], "has no top; its cameras: front, wrist"),
