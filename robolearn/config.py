@@ -182,8 +182,9 @@ def resumed(stored: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     named = {group: (stored.get(group) or {}).get("name") for group in ("task", "algo", "reward")}
-    names = {group: name for group, name in named.items() if name is not None or group != "reward"}
-    base = compose([f"{group}={name}" for group, name in names.items()])
+    if named["reward"] not in choices("reward"):  # of a former version: all that it says is stored
+        del named["reward"]
+    base = compose([f"{group}={name}" for group, name in named.items()])
     _empty_dictionaries(base, stored)
     try:
         config = OmegaConf.merge(base, stored)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robolearn import cli
-from robolearn.config import compose, to_train_config
+from robolearn.config import compose, resumed, to_plain, to_train_config
 from robolearn.critic_settings import CriticRewardError, RewardSettings
 from robolearn.runs import Run
 from robolearn.train import resume, train
@@ -207,3 +207,11 @@ def test_distilling_falls_back_on_the_distilled_answer():
         RewardSettings(critic="truth", distill=True, stage={"fallback": "drop"})
     sparing = to_train_config(compose(["reward=process"])).reward
     assert (sparing.share, sparing.every, sparing.distill, sparing.critic) == (0.25, 4, True, "auto")
+
+
+def test_a_run_of_a_preset_that_is_gone_can_still_be_read():
+    stored = to_plain(config("run_dir=run", "reward=truth", "reward.stage.bonus=3", "budget.iterations=1"))
+    stored["reward"]["name"] = "of_a_former_version"
+    again = to_train_config(resumed(stored, ["budget.iterations=9"]))
+    assert again.reward.stage.bonus == 3 and again.reward.critic == "truth"
+    assert again.reward.name == "of_a_former_version" and again.budget.iterations == 9
