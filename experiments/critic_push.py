@@ -143,8 +143,9 @@ def solved_at(rows: list[dict[str, Any]]) -> float | None:
 def done_precision(rows: list[dict[str, Any]]) -> float | None:
     """Share of the episodes that the critic ended which were truly done, over the second half of training."""
     half = [row for row in rows[len(rows) // 2 :] if row.get("episode/critic_done") is not None]
-    said = sum(row["episode/critic_done"] for row in half)
-    false = sum(row["episode/false_done"] for row in half)
+    ended = [row["rollout/terminated"] + row["rollout/truncated"] for row in half]  # in proportion to its episodes
+    said = sum(row["episode/critic_done"] * count for row, count in zip(half, ended, strict=True))
+    false = sum(row["episode/false_done"] * count for row, count in zip(half, ended, strict=True))
     return None if said == 0 else 1.0 - false / said
 
 
