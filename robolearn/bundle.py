@@ -110,6 +110,17 @@ class Bundle:
         """Begin an episode: the recurrent state returns to its initial value (zero in bundles of ours)."""
         self._state = dict(self._pipeline.initial_state)
 
+    def resume(self, state: Mapping[str, ArrayLike]) -> None:
+        """Go on from a recurrent state, such as one that `state` gave.
+
+        Raises:
+            ContractError: it is not the contract's.
+        """
+        names = set(self.contract.names("state"))
+        if set(state) != names:
+            raise ContractError(f"the recurrent state is {', '.join(sorted(names)) or 'empty'}, not {sorted(state)}")
+        self._state = {c.name: c.check(state[c.name]).copy() for c in self.contract.state}
+
     def step(self, inputs: Mapping[str, ArrayLike]) -> Arrays:
         """One step of the policy.
 
@@ -146,9 +157,9 @@ def export(
 ) -> Path:
     """Write a policy as a bundle, and prove that the bundle is the policy.
 
-    The folder appears whole or not at all. Before it does, the bundle is loaded and stepped beside ``module``
-    over several recurrent steps, and driven with extreme inputs to see that commands keep their limits. The
-    same arguments give the same bytes.
+    The folder appears whole or not at all. Before it does, the bundle is loaded and stepped beside ``module`` over
+    several steps of an episode, each from ``module``'s recurrent state, and driven with extreme inputs to see that
+    commands keep their limits. The same arguments give the same bytes.
 
     Args:
         module: ``forward(**inputs, **state)``, keyword tensors ``(B, …)`` by channel name, gives a dict of
@@ -165,7 +176,8 @@ def export(
 
     Raises:
         BundleError: where the module does not keep the contract, cannot be expressed in ONNX, or differs from
-            its ONNX graph by more than 1e-5 (relative to values above 1); where the folder cannot be written.
+            its ONNX graph by more than 1e-5 (relative to values above 1; its recurrent state by 1e-4); where the
+            folder cannot be written.
     """
     from robolearn.bundle_export import export_bundle
 

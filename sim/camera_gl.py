@@ -24,7 +24,7 @@ import torch
 
 from robolearn.versions import usable_cores
 from sim.mujoco_cpu import MujocoCpu
-from sim.opengl import cannot_render, draw_in_calling_threads
+from sim.opengl import cannot_render, draw_in_calling_threads, drawn_in_software
 from sim.physics import quiet_mujoco
 from sim.pictures import Pictures, Request
 from sim.world import Shard
@@ -53,7 +53,8 @@ class OpenGLCameras:
         shards: their worlds are drawn as they stand at the call, per-world model fields included; the layout of
             textures on materials (``mat_texid``, ``mat_texrepeat``, ``mat_texuniform``) is the model's in every world.
         request: which pictures.
-        threads: 0 means as many as step the worlds.
+        threads: 0 means as many as step the worlds, and one where OpenGL is drawn in software: Mesa's llvmpipe draws
+            one picture at a time anyway, and now and then crashes where two threads ask it to.
 
     Raises:
         RenderError: an unknown camera, or no OpenGL on this machine.
@@ -69,8 +70,11 @@ class OpenGLCameras:
         self._threads: list[_PaintingThread] = []
         # not at exit: the display may be gone by then, and the threads end with the process anyway
         weakref.finalize(self, _stop, self._threads).atexit = False
-        threads = threads or max(engine.nthread for engine in engines) or usable_cores()
-        for _ in range(threads):  # one after the other: the first one initialises the display
+        first = _PaintingThread(engines, request)  # one after the other: the first one initialises the display
+        self._threads.append(first)
+        if not threads:
+            threads = 1 if first.in_software else max(engine.nthread for engine in engines) or usable_cores()
+        for _ in range(threads - 1):
             self._threads.append(_PaintingThread(engines, request))
 
     def draw(self, mask: torch.Tensor | None, into: Pictures) -> None:
@@ -112,6 +116,9 @@ class _PaintingThread(threading.Thread):
 
     The painter lives on the thread's stack alone, where an exit of the interpreter leaves it in peace.
 
+    Attributes:
+        in_software: whether the processor draws, for want of a graphics card.
+
     Raises:
         RenderError: no OpenGL on this machine.
     """
@@ -120,9 +127,9 @@ class _PaintingThread(threading.Thread):
         super().__init__(name="camera", daemon=True)
         self._inbox: SimpleQueue[tuple[SimpleQueue[Job], Pictures, Future[None]] | None] = SimpleQueue()
         self._made = (engines, request)
-        self._ready: Future[None] = Future()
+        self._ready: Future[bool] = Future()
         self.start()
-        self._ready.result()
+        self.in_software = self._ready.result()
 
     def run(self) -> None:
         try:
@@ -130,7 +137,7 @@ class _PaintingThread(threading.Thread):
         except BaseException as error:
             self._ready.set_exception(error)
             return
-        self._ready.set_result(None)
+        self._ready.set_result(drawn_in_software())
         while (order := self._inbox.get()) is not None:
             jobs, into, done = order
             try:

@@ -35,3 +35,11 @@ def draw_in_calling_threads() -> None:
     It reads this once, when the process makes its first OpenGL context; graphics cards do not care.
     """
     os.environ.setdefault("LP_NUM_THREADS", "0")
+
+
+def drawn_in_software() -> bool:
+    """Whether the OpenGL context that is current in this thread belongs to one of Mesa's software renderers."""
+    from OpenGL import GL
+
+    name = GL.glGetString(GL.GL_RENDERER) or b""
+    return any(renderer in name.lower() for renderer in (b"llvmpipe", b"softpipe", b"swrast"))
