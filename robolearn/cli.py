@@ -29,6 +29,9 @@ VERBS = {
     "bench": "robolearn.bench",
     "reference": "robolearn.reference",
     "critic": "robolearn.critic",
+    "real": "robolearn.real_verb",
+    "teleop": "robolearn.teleop",
+    "episodes": "robolearn.episodes_verb",
     "demo": "robolearn.demo",
     "doctor": "robolearn.doctor",
 }
@@ -109,7 +112,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Na
 def _log_to_stderr() -> None:
     """Show what our own rooms report, such as repairs of a recording or a world that diverged."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
-    for room in ("robolearn", "sim", "policies", "vlm_rewards"):
+    for room in ("robolearn", "sim", "policies", "vlm_rewards", "real"):
         logging.getLogger(room).setLevel(logging.INFO)
 
 

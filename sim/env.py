@@ -14,6 +14,7 @@ from sim.ending import Ending
 from sim.errors import EnvError
 from sim.graphs import Replayed
 from sim.health import Health
+from sim.ramp import CommandRamp
 from sim.selection import Selection
 from sim.senses import Rows, Senses
 from sim.step import Step
@@ -60,6 +61,7 @@ class Env:
             channel.name: torch.zeros(self.num_envs, *channel.shape, device=self.device)
             for channel in task.action.state
         }
+        self._ramp = CommandRamp(world, task.decimation, task.command_parts)
         self._disturbances = Disturbances(task, world, self._generators)
         self._disturbances.start(self._all)
         self._reset(self._all)
@@ -103,7 +105,7 @@ class Env:
         self._take(action)
         self._forget()
         self._before()
-        self.world.step(self.task.decimation)
+        self._ramp.step()
         self._sick = self._look()
         if self.watcher is not None:
             self._forget()
@@ -155,6 +157,7 @@ class Env:
             "obs": {name: value.clone() for name, value in self._obs.items()},
             "episode_steps": self.episode_steps.clone(),
             "randomizers": self._disturbances.state_dict(),
+            "ramp": self._ramp.state_dict(),
             "diverged": self._health.state(),
         }
 
@@ -166,6 +169,7 @@ class Env:
         for name, value in state["decoder"].items():
             self._decoder_state[name].copy_(value)
         self._disturbances.load_state_dict(state["randomizers"])
+        self._ramp.load_state_dict(state["ramp"])
         self.episode_steps.copy_(state["episode_steps"])
         self._health.restore(state["diverged"])
         self._senses.read()
@@ -237,7 +241,7 @@ class Env:
         command, state = self.task.action.decode(self._senses.seen, self._action)
         for name, value in state.items():
             self._decoder_state[name].copy_(value)
-        self.world.command(self._disturbances.delayed(command))
+        self._ramp.aim(self._disturbances.delayed(command))
 
     def _sense(self) -> torch.Tensor | None:
         """After physics: what has become of the worlds; (N,) bool those that failed, None if none did."""
@@ -322,4 +326,5 @@ class Env:
             select.fill(value, 0.0)
         select.fill(self.episode_steps, 0)
         self._disturbances.hold(select, state["ctrl"])
+        self._ramp.hold(select, state["ctrl"])
         return state

@@ -143,6 +143,7 @@ def declare(
         noise=_noise() if noisy else {},
         randomizers=randomizers,
         command_delay=(config.command_delay[0], config.command_delay[1]),
+        command_parts=config.command_parts,
         derived={**arm_landmarks(robot, world.device), **table.judged(KINDS[config.name])},
         baselines=_baselines(config),
         report=REPORT,

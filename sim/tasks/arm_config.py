@@ -68,6 +68,8 @@ class ArmConfig:
     """Noise on the joints and the objects' poses that the policy sees."""
     command_delay: list[int] = field(default_factory=lambda: [0, 0])
     """[least, most] control steps of latency, drawn for each episode."""
+    command_parts: int = 1
+    """Parts of a control step, over which commands lead in a straight line to their end, as on a robot; 1 jumps."""
 
 
 @dataclass
