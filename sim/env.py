@@ -61,7 +61,9 @@ class Env:
             channel.name: torch.zeros(self.num_envs, *channel.shape, device=self.device)
             for channel in task.action.state
         }
-        self._ramp = CommandRamp(world, task.decimation, task.command_parts)
+        self._ramp = CommandRamp(
+            world, task.decimation, task.command_parts, task.command_lag, self._generators["delay"]
+        )
         self._disturbances = Disturbances(task, world, self._generators)
         self._disturbances.start(self._all)
         self._reset(self._all)
@@ -79,7 +81,7 @@ class Env:
             world.step(task.decimation)  # compiles and captures, before anybody measures a step
         self._obs = self.reset()
         self.observation_dims = {group: int(value.shape[1]) for group, value in self._obs.items()}
-        self.contract = self._senses.contract(self.step_dt, self._disturbances.delay)
+        self.contract = self._senses.contract(self.step_dt, self._disturbances.delay + self._ramp.delay)
 
     def reset(self, seed: int | None = None) -> dict[str, torch.Tensor]:
         """Start a new episode in every world; return the observations, group → (N, d).

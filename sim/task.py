@@ -179,7 +179,7 @@ class Task:
         rewards, terminations, noise: name → term; noise is keyed by channel.
         randomizers: name → randomiser, applied in order.
         command_delay: (least, most) control steps of latency, drawn for each episode, where no randomiser delays.
-        command_parts: see `sim.ramp.CommandRamp`; 1: a command is in force at once.
+        command_parts, command_lag: see `sim.ramp.CommandRamp`; with 1 part a command is in force at once.
         derived: name → function, for quantities that several terms share.
         curriculum: name → ``func(env, log)`` called after every step that ended episodes; may change the task's
             parameters, and returns what it wants logged.
@@ -207,6 +207,7 @@ class Task:
     randomizers: Mapping[str, Randomizer] = field(default_factory=dict)
     command_delay: tuple[int, int] = (0, 0)
     command_parts: int = 1
+    command_lag: tuple[int, int] = (0, 0)
     derived: Mapping[str, Derived] = field(default_factory=dict)
     curriculum: Mapping[str, Curriculum] = field(default_factory=dict)
     baselines: Mapping[str, Mapping[str, Callable[[Any], torch.Tensor]]] = field(default_factory=dict)

@@ -45,7 +45,7 @@ WIDER = {
     "real/twin/": {"sim"},  # the twin is a simulation
     "real/nodes/twin.py": {"sim"},
     "real/nodes/critic.py": {"vlm_rewards"},
-    "real/arm.py": {"sim"},  # the arm as a world for a task's environment
+    "real/arm": {"sim"},  # the arm as a world for a task's environment
 }
 """Files that may import more than their room, by the beginning of their path."""
 

@@ -168,6 +168,12 @@ class ChunkBuffer:
             return None
         return self._at(self._times, now)[0]
 
+    def velocity(self, now: float) -> FloatArray:
+        """How fast `sample` moves at ``now``: (J,) rad/s or m/s; zero where it stands still or there is nothing."""
+        if self._times is None:
+            return np.zeros(self.joints)
+        return self._at(self._times, now)[1]
+
     def _take(self, chunk: Chunk, now: float) -> str:
         if chunk.session != self.session and not self._any_session:
             return "other session"

@@ -20,6 +20,7 @@ _BEYOND = 2.0
 """A joint measured that many half ranges away from the middle of its range is no measurement of that joint."""
 _SLACK_HINGE, _SLACK_SLIDE = 0.05, 0.005
 """rad and m beyond a limit that are always well, for joints with a tiny range."""
+_SECOND = 1_000_000_000
 _NAMES_SHOWN = 40
 """Of a message's joints in a refusal: a message may name thousands."""
 
@@ -137,6 +138,8 @@ def read_values(message: Any, shape: tuple[int, ...]) -> FloatArray:
 
 
 def stamp_ns(message: Any) -> int:
-    """The header's stamp, ns since 1970; 0 for a message without a header or stamp."""
+    """The header's stamp, ns since 1970; 0 for a message without a header or stamp, or with one that no Time is."""
     header = getattr(message, "header", None)
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec if header is not None else 0
+    if header is None or header.stamp.nanosec >= _SECOND:
+        return 0
+    return int(header.stamp.sec * _SECOND + header.stamp.nanosec)

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from real.core.images import ImageError, decode, decompress, fit
+from real.core.readers import stamp_ns
 from real.errors import StackError
 from real.msgs import MessageStore, store
 from real.nodes.diagnostics import OK, WARN, Diagnostics
-from real.nodes.messages import json_of
+from real.nodes.messages import json_of, whole
 from real.nodes.run import run_node
 from real.stack import Stack
 from real.transport.handle import LATCHED, SENSOR, NodeHandle, QoS, Received
@@ -35,7 +36,7 @@ FIELDS = ("progress", "p_done", "confidence", "latency_s", "valid")
 """Interfaces of ``critic/value``."""
 _ONE = torch.zeros(1, dtype=torch.long)
 _SIZE = 96
-"""Pixels of the pictures of a critic that takes any size."""
+"""Pixels at most of the sides of pictures for a critic that takes any size."""
 _EVENTS = QoS(depth=10, transient_local=True)
 
 
@@ -69,9 +70,10 @@ class CriticNode:
         self.critic = critic or load_critic(stack.critic.critic)
         self._potential: Potential = as_potential(self.critic, online=True)
         self._names = _cameras(stack, self.critic)
-        self._pictures: dict[str, tuple[int, Any]] = {}
+        self._pictures: dict[str, tuple[float, int, Any]] = {}
+        self._judged: dict[str, int] = {}
         self._instruction, self._episode = stack.episode.instruction, -1
-        self._running, self._begun, self._judged_ns = False, False, 0
+        self._running, self._begun, self._since = False, False, 0.0
         self.answers, self._bad_pictures, self._why = 0, 0, ""
         self._value = handle.publisher("critic/value", "control_msgs/msg/DynamicJointState", QoS(depth=50))
         self._diagnostics = Diagnostics(handle, self._store)
@@ -86,8 +88,8 @@ class CriticNode:
 
     def _eye(self, name: str) -> Any:
         def see(message: Any, received: Received) -> None:
-            stamp = message.header.stamp
-            self._pictures[name] = stamp.sec * 1_000_000_000 + stamp.nanosec, message
+            taken = stamp_ns(message)
+            self._pictures[name] = received.monotonic, taken or self._clock.now(), message
 
         return see
 
@@ -97,26 +99,28 @@ class CriticNode:
     def _on_event(self, message: Any, received: Received) -> None:
         event = json_of(message)
         if event.get("event") == "started":
-            self._episode, self._running, self._begun = int(event.get("episode", -1)), True, False
-            self._judged_ns = self._clock.now()  # pictures from before the episode show another one
+            self._episode, self._running, self._begun = whole(event.get("episode")), True, False
+            self._since = received.monotonic  # pictures from before the episode show another one
         elif event.get("event") == "ended":
             self._running = False
 
     def _judge(self) -> None:
-        """One answer about the newest pictures, if they are new."""
-        stamps = [self._pictures[name][0] for name in self._names if name in self._pictures]
-        if not self._running or len(stamps) < len(self._names) or min(stamps) <= self._judged_ns:
+        """One answer about the newest pictures, if all are new; stamps only tell which, as clocks may jump."""
+        new = {name: taken for name, (came, taken, _) in self._pictures.items() if came > self._since}
+        if not self._running or len(new) < len(self._names):
             return
-        self._judged_ns = min(stamps)
+        if any(taken == self._judged.get(name) for name, taken in new.items()):
+            return
+        self._judged, stamp = new, min(new.values())
         try:
-            frames = self._frames(1e-9 * self._judged_ns)
+            frames = self._frames(1e-9 * stamp)
         except ImageError as error:
             self._bad_pictures += 1
             self._why = str(error)
             return
         started = time.perf_counter()
         progress, done = self.judge(frames)
-        self._publish(progress, done, time.perf_counter() - started)
+        self._publish(stamp, progress, done, time.perf_counter() - started)
 
     def judge(self, frames: Frames) -> tuple[Answer | None, Answer | None]:
         """Potential and probability of done of one moment; None where the critic gives none or failed.
@@ -136,16 +140,14 @@ class CriticNode:
         return progress, done
 
     def _frames(self, stamp_s: float) -> Frames:
-        height, width = self.critic.picture or (_SIZE, _SIZE)
-        pictures = []
-        for name in self._names:
-            message = self._pictures[name][1]
-            picture = decode(message) if hasattr(message, "encoding") else decompress(message)
-            pictures.append(fit(picture, height, width, "crop"))
-        rgb = torch.from_numpy(np.stack(pictures))[None]
+        messages = [self._pictures[name][2] for name in self._names]
+        seen = [decode(message) if hasattr(message, "encoding") else decompress(message) for message in messages]
+        side = min(_SIZE, *(length for picture in seen for length in picture.shape[:2]))
+        height, width = self.critic.picture or (side, side)
+        rgb = torch.from_numpy(np.stack([fit(picture, height, width, "crop") for picture in seen]))[None]
         return Frames.now(rgb, self._names, torch.tensor([stamp_s], dtype=torch.float64))
 
-    def _publish(self, progress: Answer | None, done: Answer | None, latency_s: float) -> None:
+    def _publish(self, taken: int, progress: Answer | None, done: Answer | None, latency_s: float) -> None:
         valid = progress is not None and bool(progress.valid[0])
         values = [
             _number(progress),
@@ -155,7 +157,7 @@ class CriticNode:
             float(valid and latency_s <= self._settings.time_out_s),
         ]
         new = self._store.new
-        header = new("std_msgs/msg/Header", stamp=self._store.time(self._judged_ns), frame_id=str(self._episode))
+        header = new("std_msgs/msg/Header", stamp=self._store.time(taken), frame_id=str(self._episode))
         row = new("control_msgs/msg/InterfaceValue", interface_names=list(FIELDS), values=np.array(values))
         self._value.publish(
             new("control_msgs/msg/DynamicJointState", header=header, joint_names=["critic"], interface_values=[row])

@@ -19,7 +19,7 @@ from real.core.episode import EpisodeMachine, EpisodeSettings, Event, State
 from real.core.modes import Mode
 from real.msgs import MessageStore, store
 from real.nodes.diagnostics import OK, WARN, Diagnostics
-from real.nodes.messages import interfaces, json_of
+from real.nodes.messages import interfaces, scene_of
 from real.nodes.rounds import Pose, Rounds
 from real.nodes.run import run_node
 from real.stack import Stack
@@ -27,6 +27,8 @@ from real.stack_robot import open_robot
 from real.transport.handle import LATCHED, RELIABLE, SENSOR, NodeHandle, QoS, Received
 
 TICK_S = 0.05
+SILENCE_S = 1.0
+"""Without a word of the safety node for so long, an episode has failed."""
 _THERE = 2e-3
 """rad or m between a pose and what is commanded."""
 _EVENTS = QoS(depth=10, transient_local=True)
@@ -58,7 +60,7 @@ class EpisodeNode:
                 critic_timeout_s=stack.critic.time_out_s,
             )
         )
-        self._mode = Mode.INIT
+        self._mode, self._silent, self._offset_ns = Mode.INIT, 0, 0
         self._executed: dict[str, float] = {}
         self.scene: dict[str, Any] = {}
         self._told: dict[str, list[float]] = {}
@@ -104,7 +106,11 @@ class EpisodeNode:
 
     def begin(self) -> None:
         """Start an episode."""
-        self._say(self.machine.request("start", self.now, self._clock.now()))
+        self._silent = 0
+        wall = self._clock.now()
+        if self.machine.state is not State.RUNNING:
+            self._offset_ns = wall - round(1e9 * self.now)
+        self._say(self.machine.request("start", self.now, wall))
 
     def lead(self, pose: Pose) -> None:
         """Where the next reset leads."""
@@ -152,7 +158,13 @@ class EpisodeNode:
         if step.get("mode") in set(Mode):
             self.machine.step(Mode(int(step["mode"])))
 
+    def _as_begun(self, stamp_ns: int) -> int:
+        """A stamp by the wall clock as it went when the episode began, so that one that jumps reorders nothing."""
+        wall = self._clock.now()
+        return min(stamp_ns, wall) - (wall - round(1e9 * self.now) - self._offset_ns)
+
     def _on_executed(self, message: Any, received: Received) -> None:
+        self._silent = 0
         if len(message.name) == len(message.position):
             self._executed = dict(zip(message.name, message.position.tolist(), strict=True))
 
@@ -162,7 +174,7 @@ class EpisodeNode:
         answer = interfaces(message, "critic")
         stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         p_done = answer.get("p_done", float("nan"))
-        self._say(self.machine.critic(p_done, bool(answer.get("valid", 0.0)), stamp, self.now))
+        self._say(self.machine.critic(p_done, answer.get("valid") == 1.0, self._as_begun(stamp), self.now))
 
     def _on_request(self, message: Any, received: Received) -> None:
         if message.data == "start":
@@ -170,7 +182,7 @@ class EpisodeNode:
         self._say(self.machine.request(message.data, self.now, self._clock.now()))
 
     def _on_scene(self, message: Any, received: Received) -> None:
-        self.scene = json_of(message)
+        self.scene = scene_of(message)
         if self.scene.get("named_one_hot") is not None:
             self.tell(str(self.scene.get("instruction", "")), {"named": self.scene["named_one_hot"]})
         running = self.machine.state is State.RUNNING
@@ -178,6 +190,9 @@ class EpisodeNode:
             self._say([self.machine.end("success", "scene", "the scene's own judge", self.now)])
 
     def _tick(self) -> None:
+        self._silent += 1  # counted in ticks of ours: a pause of this node is none of the safety node's
+        if self.machine.state is State.RUNNING and self._silent > SILENCE_S / TICK_S:
+            self._say([self.machine.end("fault", "safety", "the safety node is silent", self.now)])
         self._say(self.machine.tick(self.now))
         if self._rounds is not None:
             self._rounds.tick()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from real.errors import MessageError
 from real.msgs import MessageStore, store
+from real.nodes.messages import json_object
 from real.nodes.run import run_node
 from real.recording.recorder import EpisodeRecorder, RecorderSettings
 from real.recording.topics import stack_topics
@@ -24,6 +24,8 @@ _LOG = logging.getLogger(__name__)
 _TICK_S = 0.05
 _SETTLE_S = 0.2
 """How long a start is held back: a late recorder is told of past episodes, begun and ended at once."""
+_AT_ONCE_S = 0.02
+"""A start and an end further apart than that are no past episode's, but a short one's."""
 _OK, _ERROR = 0, 2
 
 
@@ -82,10 +84,9 @@ class RecorderNode:
             return ""
 
     def _event(self, text: str) -> None:
-        try:
-            event = json.loads(text)
-            kind, episode = str(event["event"]), int(event["episode"])
-        except (ValueError, KeyError, TypeError):
+        event = json_object(text)
+        kind, episode = event.get("event"), event.get("episode")
+        if not isinstance(kind, str) or not isinstance(episode, int):
             _LOG.warning("an event of an episode cannot be read: %.80r", text)
             return
         if kind == "started":
@@ -93,6 +94,8 @@ class RecorderNode:
             self._pending = (episode, self._handle.clock.monotonic())
         elif kind == "ended":
             if self._pending and self._pending[0] == episode:
+                if self._handle.clock.monotonic() - self._pending[1] > _AT_ONCE_S:
+                    self._begin(*self._pending)
                 self._pending = None
             if self.recorder.file is not None:
                 self._result = _result(event)
@@ -112,16 +115,19 @@ class RecorderNode:
     def _tick(self) -> None:
         now = self._handle.clock.monotonic()
         if self._pending and now - self._pending[1] >= _SETTLE_S:
-            episode, began = self._pending
+            self._begin(*self._pending)
             self._pending = None
-            wall = self._handle.clock.now() - int((now - began) * 1e9)
-            self.recorder.begin(episode, began, wall, {"instruction": self._instruction})
-            if self.recorder.file is not None:
-                self._last = (episode, self.recorder.file.path)
         self.recorder.tick(now)
         if self._ends_at is not None and now >= self._ends_at:
             self._finish(complete=True)
         self._report(now)
+
+    def _begin(self, episode: int, began: float) -> None:
+        """Open the file of an episode that began at monotonic time ``began``, s."""
+        wall = self._handle.clock.now() - int((self._handle.clock.monotonic() - began) * 1e9)
+        self.recorder.begin(episode, began, wall, {"instruction": self._instruction})
+        if self.recorder.file is not None:
+            self._last = (episode, self.recorder.file.path)
 
     def _finish(self, complete: bool) -> None:
         if self.recorder.file is not None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
-import struct
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from real.core.chunks import Chunk
-from real.core.limits import FloatArray
+from real.core.limits import FloatArray, JointLimits
+from real.core.readers import JointReader, Refused, stamp_ns
 from real.core.staleness import Freshness
+from real.nodes.pictures import picture
 from real.stack_sections import CameraSection, SafetySection
 from real.transport.handle import Received
 
@@ -23,62 +26,117 @@ _NAME = re.compile(r"([0-9a-f]{8})/(\d{1,15})")
 _FROZEN_JOINTS = 100
 """Joint states in a row with one stamp: a driver that hangs, whatever its rate."""
 _STRIDE = 97
-"""Every how many bytes of a picture are looked at to tell a frozen camera; sensor noise changes all of them."""
-_HEADER = 64
-"""Bytes at the front of an Image that hold its header, which may change while the picture does not."""
+"""Every how many bytes of a picture are looked at."""
+RESTING = 0.005
+"""rad or m: joints that move less are at rest, and joints no further beyond a limit are at it."""
+FASTEST = 100.0
+"""m/s or rad/s: a twist beyond is none."""
 
 
 class JointFeed:
-    """Measured joints, in the order of ``joints``.
+    """Measured joints, in the order of the stack.
+
+    Args:
+        names: what the driver calls them.
+        limits: of the same joints; what is far beyond, such as degrees, is no measurement.
+        hinge: (J,) which of them turn rather than slide.
+        max_age_s: older messages are stale.
 
     Attributes:
         position: (J,) rad or m, the last good ones; NaN before the first.
-        refused: reason → messages refused.
+        refused: messages refused; refusal: why the last of them was, in words.
     """
 
-    def __init__(self, joints: Sequence[str], max_age_s: float) -> None:
-        self.position: FloatArray = np.full(len(joints), np.nan)
+    def __init__(self, names: Sequence[str], limits: JointLimits, hinge: NDArray[np.bool_], max_age_s: float) -> None:
+        self.position: FloatArray = np.full(len(names), np.nan)
         self.freshness = Freshness("joint states", max_age_s, frozen_after=_FROZEN_JOINTS)
-        self.refused: Counter[str] = Counter()
-        self._joints = tuple(joints)
-        self._order: tuple[tuple[str, ...], list[int]] = ((), [])
+        self.refused, self.refusal = 0, ""
+        self._limits = limits
+        self._reader = JointReader(names, "position", limits.lower, limits.upper, hinge)
+        self._stamp_ns, self._received = 0, -math.inf
+        self._rests_at, self._rests_since = self.position, math.inf
 
     def take(self, message: Any, received: Received) -> None:
-        """A JointState: all of our joints in it, all of them finite, or none of it counts."""
-        names = tuple(message.name)
-        if names != self._order[0] or not self._order[1]:
-            missing = [joint for joint in self._joints if joint not in names]
-            if missing:
-                self.refused[f"without joint {', '.join(missing)}"] += 1
-                return
-            self._order = names, [names.index(joint) for joint in self._joints]
-        if len(message.position) != len(names):
-            self.refused[f"{len(message.position)} positions for {len(names)} names"] += 1
-            return
-        position = np.asarray(message.position, dtype=np.float64)[self._order[1]]
-        if not np.isfinite(position).all():
-            self.refused["a position that is not a finite number"] += 1
+        """A JointState: all of our joints in it, all numbers finite and in place, or none of it counts."""
+        try:
+            position = self._reader.read(message)
+        except Refused as error:
+            self.refused, self.refusal = self.refused + 1, str(error)
             return
         self.position = position
-        stamp = message.header.stamp
-        self.freshness.seen(received.monotonic, stamp.sec * 1_000_000_000 + stamp.nanosec)
+        self._stamp_ns, self._received = stamp_ns(message), received.monotonic
+        self.freshness.seen(received.monotonic, self._stamp_ns)
+        if not (np.abs(position - self._rests_at) <= RESTING).all():
+            self._rests_at, self._rests_since = position, received.monotonic
+
+    def resting_s(self, now: float) -> float:
+        """How long the joints have stayed where they are, s; negative while nobody knows."""
+        return now - self._rests_since
+
+    def within(self) -> FloatArray | None:
+        """The position (J,), put on limits that it is hardly beyond; None where it is unknown or further beyond."""
+        within: FloatArray = np.minimum(np.maximum(self.position, self._limits.lower), self._limits.upper)
+        return within if (np.abs(within - self.position) <= RESTING).all() else None
+
+    def age_of(self, stamp: int, now: float) -> float | None:
+        """Age, s, of what was observed at a driver's ``stamp``, ns; None where joint states have no stamps.
+
+        It is held against the newest joint states: their stamps are of the driver's clock, too, and their arrival is
+        of ours, so that it does not matter what the wall clock of this machine says.
+        """
+        if not stamp or not self._stamp_ns:
+            return None
+        return now - self._received + 1e-9 * (self._stamp_ns - stamp)
+
+
+class ResetFeed:
+    """Where a RESET motion leads.
+
+    Attributes:
+        pose: (J,) rad or m, in the order of ``limits``.
+        refused: messages refused.
+    """
+
+    def __init__(self, home: FloatArray, limits: JointLimits) -> None:
+        self.pose, self.refused = home, 0
+        self._limits = limits
+
+    def take(self, message: Any, received: Received) -> None:
+        """A JointState: all joints, by our names, finite and within the limits."""
+        limits, names = self._limits, list(message.name)
+        if sorted(names) != sorted(limits.names) or len(message.position) != len(names):
+            self.refused += 1
+            return
+        pose = np.array([float(message.position[names.index(joint)]) for joint in limits.names])
+        if not ((pose >= limits.lower) & (pose <= limits.upper)).all():  # false for NaN
+            self.refused += 1
+            return
+        self.pose = pose
 
 
 class CameraFeed:
-    """Whether cameras that the policy needs deliver new pictures; works on raw messages, whose pixels it samples."""
+    """Whether cameras that the policy needs deliver new pictures; works on raw messages, whose pixels it samples.
+
+    Attributes:
+        malformed: messages that are no pictures.
+    """
 
     def __init__(self, cameras: Mapping[str, CameraSection], frozen_after: int) -> None:
         self.freshness = {
             name: Freshness(f"camera {name}", camera.max_age_s, frozen_after) for name, camera in cameras.items()
         }
+        self.malformed = 0
 
-    def take(self, name: str, cdr: bytes, received: Received) -> None:
+    def take(self, name: str, cdr: bytes, compressed: bool, received: Received) -> None:
         """The CDR of an Image or CompressedImage."""
-        if len(cdr) < _HEADER:
+        found = picture(cdr, compressed)
+        if found is None:
+            self.malformed += 1
             return
-        seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
-        pixels = np.frombuffer(cdr, np.uint8)[_HEADER::_STRIDE].tobytes()
-        self.freshness[name].seen(received.monotonic, seconds * 1_000_000_000 + nanoseconds, zlib.crc32(pixels))
+        stamp, data = found
+        # Sensor noise changes every pixel, so that some of them tell a frozen picture; compressed, all may differ.
+        checksum = zlib.crc32(data if compressed else np.frombuffer(data, np.uint8)[::_STRIDE].tobytes())
+        self.freshness[name].seen(received.monotonic, stamp, checksum)
 
     def fresh(self, now: float) -> bool:
         """Whether all of them do."""
@@ -106,22 +164,22 @@ class TeleopFeed:
         self._moved = Freshness("the twist", max_age_s)
 
     def take_twist(self, message: Any, received: Received) -> None:
-        """A TwistStamped; one that is not finite is refused as a whole."""
+        """A TwistStamped; one that is not finite, or faster than anything, is refused as a whole."""
         linear, angular = message.twist.linear, message.twist.angular
         twist = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
-        if not np.isfinite(twist).all():
+        if not (np.abs(twist) <= FASTEST).all():  # false for NaN
             self.bad += 1
             return
         self.twist = twist
         self._moved.seen(received.monotonic)
 
     def take_deadman(self, message: Any, received: Received) -> None:
-        """A Joy with at least one button."""
-        buttons = [int(button) for button in message.buttons]
-        if not buttons:
+        """A Joy with at least one button, each of them 0 or 1."""
+        buttons = [int(button) for button in message.buttons[: ESTOP + 1]]
+        if not buttons or not set(buttons) <= {0, 1}:
             self.bad += 1
             return
-        pressed = [bool(button) for button in buttons[: ESTOP + 1]] + [False] * (ESTOP + 1 - len(buttons))
+        pressed = [bool(button) for button in buttons] + [False] * (ESTOP + 1 - len(buttons))
         self.held, self.estop = pressed[DEADMAN], self.estop or pressed[ESTOP]
         self.gripper = int(pressed[OPEN]) - int(pressed[CLOSE])
         self._deadman.seen(received.monotonic)
@@ -167,8 +225,13 @@ class PolicyFeed:
         else:
             self.refused["a heartbeat without a session"] += 1
 
-    def chunk(self, message: Any, received: Received, now_ns: int) -> Chunk | None:
-        """The chunk of a JointTrajectory; None, and counted, where it is none for these joints."""
+    def chunk(self, message: Any, received: Received, age_of: Callable[[int], float | None]) -> Chunk | None:
+        """The chunk of a JointTrajectory; None, and counted, where it is none for these joints.
+
+        Args:
+            message, received: as they came.
+            age_of: tells the age, s, of an observation by its stamp, ns.
+        """
         named = _NAME.fullmatch(message.header.frame_id)
         names = tuple(message.joint_names)
         points = message.points
@@ -181,5 +244,5 @@ class PolicyFeed:
         order = [names.index(joint) for joint in self._joints]
         positions = np.array([np.asarray(point.positions, dtype=np.float64)[order] for point in points])
         times = np.array([point.time_from_start.sec + 1e-9 * point.time_from_start.nanosec for point in points])
-        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        return Chunk(named[1], int(named[2]), stamp, received.monotonic, times, positions, 1e-9 * (now_ns - stamp))
+        stamp = stamp_ns(message)
+        return Chunk(named[1], int(named[2]), stamp, received.monotonic, times, positions, age_of(stamp))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
-from real.core.limiter import Limited
+from real.core.limiter import Clamped, Limited
 from real.core.limits import FloatArray
 from real.core.modes import Decision
 from real.msgs import MessageStore
@@ -83,8 +84,14 @@ class Report:
     def __init__(self, handle: NodeHandle, store: MessageStore, joints: Sequence[str]) -> None:
         self._handle, self._store = handle, store
         self._joints = tuple(joints)
+        self._clamped = Clamped()
         self._step = handle.publisher("safety/step", "control_msgs/msg/DynamicJointState", QoS(depth=50))
         self._executed = handle.publisher("safety/executed", "sensor_msgs/msg/JointState", SENSOR)
+
+    def note(self, limited: Limited) -> None:
+        """A tick: the limits that it met count for the step told next."""
+        met = {name: value or getattr(self._clamped, name) for name, value in asdict(limited.clamped).items()}
+        self._clamped = Clamped(**met)
 
     def step(
         self, columns: Mapping[str, FloatArray | None], limited: Limited, decision: Decision, more: Mapping[str, float]
@@ -94,7 +101,7 @@ class Report:
         header = store.new("std_msgs/msg/Header", stamp=stamp)
         nothing = np.full(len(self._joints), np.nan)
         table = np.stack([nothing if (c := columns[name]) is None else c for name in JOINT_FIELDS], axis=1)
-        clamped = limited.clamped
+        clamped, self._clamped = self._clamped, Clamped()
         facts = {
             "mode": float(decision.mode),
             "source": float(decision.source),

@@ -29,7 +29,8 @@ from real.twin.scene import SceneError
 from real.twin.settings import FORWARD, TRAJECTORY, Controller, TwinSettings
 
 _TYPES = {TRAJECTORY: "trajectory_msgs/msg/JointTrajectory", FORWARD: "std_msgs/msg/Float64MultiArray"}
-_NEWEST = QoS(depth=1)
+_ALL = QoS(depth=64)
+"""Commands that wait while the machine is busy: the monitor judges every one of them."""
 
 
 class TwinNode:
@@ -108,7 +109,7 @@ class TwinNode:
 
     def _listen(self) -> None:
         for topic, controller in self.cell.driver.controllers.items():
-            self._handle.subscribe(topic, _TYPES[controller.type], self._commanded(topic), _NEWEST)
+            self._handle.subscribe(topic, _TYPES[controller.type], self._commanded(topic), _ALL)
         self._handle.subscribe("scene/request", "std_msgs/msg/String", self._requested)
         self._handle.subscribe("driver/reset", "std_msgs/msg/String", self._reset)
 
@@ -129,7 +130,7 @@ class TwinNode:
                 raise SceneError(f"a scene request is a JSON mapping, not {message.data[:80]!r}")
             self.request_scene(request)
             self._note = ""
-        except (ValueError, SceneError) as error:
+        except (ValueError, RecursionError, SceneError) as error:
             self._bad_requests += 1
             self._note = str(error)
         self._judge()

@@ -61,6 +61,31 @@ def check_cameras(model: mujoco.MjModel, names: Sequence[str]) -> None:
             raise StackError(f"twin.cameras: {unknown('camera', name, known)}")
 
 
+class Grain:
+    """Noise of image sensors, without end: windows of one long drawn sequence, at places drawn anew.
+
+    Args:
+        size: values of one picture.
+        deviation: grey levels.
+        seed: of all draws.
+    """
+
+    def __init__(self, size: int, deviation: float, seed: int) -> None:
+        self._rng = np.random.default_rng([seed, 3])
+        self._size = size
+        drawn = self._rng.standard_normal(2 * size if deviation else 0, dtype=np.float32) * np.float32(deviation)
+        self._drawn = np.clip(np.rint(drawn), -128, 127).astype(np.int8)
+
+    def on(self, picture: np.ndarray) -> np.ndarray:
+        """The picture (H, W, 3) uint8 with noise; values stay between 0 and 255."""
+        if not self._drawn.size:
+            return picture
+        start = int(self._rng.integers(len(self._drawn) - self._size))
+        noise = self._drawn[start : start + self._size].reshape(picture.shape[0], -1)
+        noisy = cv2.add(picture.reshape(noise.shape), noise, dtype=cv2.CV_8U)
+        return np.asarray(noisy).reshape(picture.shape)
+
+
 class Painter:
     """Draws one scene's cameras from a state.
 
@@ -85,6 +110,7 @@ class Painter:
         self._cameras = BatchCameras(
             self._engine, settings.cameras, max(8, round(drawn * settings.height / settings.width)), drawn, threads=1
         )
+        self._grain = Grain(3 * settings.width * settings.height, settings.image_noise, settings.seed)
         self.intrinsics = {
             name: Intrinsics.of(float(model.camera(name).fovy[0]), settings.width, settings.height)
             for name in settings.cameras
@@ -96,7 +122,9 @@ class Painter:
         frames = self._cameras.refresh()
         assert frames.rgb is not None
         pictures = frames.rgb[0].numpy()
-        return {name: self._scaled(picture) for name, picture in zip(frames.names, pictures, strict=True)}
+        return {
+            name: self._grain.on(self._scaled(picture)) for name, picture in zip(frames.names, pictures, strict=True)
+        }
 
     def close(self) -> None:
         """Free the OpenGL context."""

@@ -58,9 +58,8 @@ class Cell:
 
     def advance(self, now: float) -> None:
         """Do the physics up to ``now`` s."""
-        dt = self.arm.timestep
         for moment in self.clockwork.due(now):
-            self.arm.step(self.driver.advance(moment, dt))
+            self.arm.step(self.driver.advance(moment))
 
     def measured_joints(self) -> Joints:
         """What the encoders show, in the order of `Arm.joint_names`."""

@@ -22,9 +22,13 @@ class DelayLine(Generic[T]):
 
     def pop(self, now: float, most: int | None = None) -> list[T]:
         """Take out what is due at ``now`` s, at most so many."""
-        out: list[T] = []
+        return [item for _, item in self.due(now, most)]
+
+    def due(self, now: float, most: int | None = None) -> list[tuple[float, T]]:
+        """As `pop`, each with the moment when it was due."""
+        out: list[tuple[float, T]] = []
         while self._waiting and self._waiting[0][0] <= now + 1e-9 and len(out) != most:
-            out.append(self._waiting.popleft()[1])
+            out.append(self._waiting.popleft())
         return out
 
     def clear(self) -> None:

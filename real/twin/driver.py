@@ -19,14 +19,21 @@ from sim.robots import Robot
 
 OWNER_S = 1.0
 """s for which a topic belongs to the publisher that spoke last on it."""
+LULL_S = 0.25
+"""s without a command after which a stream has ended: the next command begins another one, from rest."""
+MOST_GAP_S = 0.1
+"""s of missing commands, at most, whose travel at the joints' speed a command may make up for."""
 
 
 class Driver:
     """Every controller of the robot.
 
-    A command is checked when it arrives, and takes effect after the driver's latency. A command that would move the
-    set point of an arm's joint by more than the discontinuity limit in one period trips the reflex: the robot slows
-    down, and ignores commands until `reset`.
+    A command is checked when it arrives, and takes effect at its arrival plus the driver's latency, whatever the
+    moments at which `advance` is called. A command of an arm's joint that jumps by more than the discontinuity limit in
+    one period, seen from the command before it, trips the reflex: the robot slows down, and ignores commands until
+    `reset`. Where commands of a stream were lost or late, a joint may have gone on at its highest speed meanwhile: the
+    limit grows by that, for up to `MOST_GAP_S`. By more than the limit with all of this growth no command is ever away
+    from the set point.
 
     Args:
         robot: its names and limits.
@@ -56,9 +63,10 @@ class Driver:
         self.rejected: Counter[str] = Counter()
         self.publishers: dict[str, set[str]] = {}
         self._owner: dict[str, tuple[str, float]] = {}
-        self._heard: dict[str, float] = {}
         self._joints: dict[str, np.ndarray] = {}
         self._step: dict[str, np.ndarray] = {}
+        self._speed: dict[str, np.ndarray] = {}
+        self._took: dict[str, float] = {}
         self._controllers: dict[str, Controller] = {}
         self._followers: dict[str, Follower] = {}
         self._coming: dict[str, DelayLine[Command]] = {}
@@ -82,6 +90,7 @@ class Driver:
         gripper = np.array([joint in robot.gripper_joints for joint in controller.joints])
         self._controllers[topic], self._joints[topic] = controller, joints
         self._step[topic] = np.where(gripper, np.inf, settings.discontinuity)
+        self._speed[topic] = robot.speed[joints]
         self._followers[topic] = Follower(
             self._set_point[joints],
             lower,
@@ -92,7 +101,7 @@ class Driver:
         )
         self._coming[topic] = DelayLine()
         bounds = Bounds(lower, upper, robot.speed[joints], acceleration[joints])
-        self.monitors[topic] = Monitor(bounds, settings.command_period_s)
+        self.monitors[topic] = Monitor(bounds, settings.command_period_s, max(settings.cmd_timeout_s, LULL_S))
 
     @property
     def controllers(self) -> Mapping[str, Controller]:
@@ -142,11 +151,8 @@ class Driver:
         except Rejected as error:
             self.rejected[str(error)] += 1
             return str(error)
-        follower, monitor = self._followers[topic], self.monitors[topic]
-        if now - self._heard.get(topic, -np.inf) > max(self._settings.cmd_timeout_s, OWNER_S / 4):
-            monitor.restart()
-        self._heard[topic] = now
-        monitor.judge(command, follower.position, follower.velocity, now)
+        follower = self._followers[topic]
+        self.monitors[topic].judge(command, follower.position, follower.velocity, now)
         if self.reflex:
             self.rejected["reflex"] += 1
             return "reflex"
@@ -154,12 +160,13 @@ class Driver:
         self._coming[topic].push(now + latency, command)
         return ""
 
-    def advance(self, now: float, dt: float) -> np.ndarray:
-        """Set points (J,) at ``now`` s, ``dt`` s after the last ones; read-only."""
+    def advance(self, now: float) -> np.ndarray:
+        """Set points (J,) at ``now`` s; read-only."""
         for topic, follower in self._followers.items():
-            for command in self._coming[topic].pop(now):
-                self._start(topic, follower, command, now)
-            self._set_point[self._joints[topic]] = follower.advance(now, dt)
+            for due, command in self._coming[topic].due(now):
+                follower.advance(due)
+                self._start(topic, follower, command)
+            self._set_point[self._joints[topic]] = follower.advance(now)
         return self._set_point
 
     def reset(self) -> None:
@@ -172,28 +179,39 @@ class Driver:
         for topic, follower in self._followers.items():
             follower.hold_at(self._set_point[self._joints[topic]])
             self._coming[topic].clear()
+            self._took.pop(topic, None)
             self.monitors[topic].restart()
 
-    def _start(self, topic: str, follower: Follower, command: Command, now: float) -> None:
+    def _start(self, topic: str, follower: Follower, command: Command) -> None:
         if self.reflex:
             self.rejected["reflex"] += 1
             return
-        points = np.concatenate([follower.position[None], command.positions])
-        spans = np.maximum(np.diff(command.times, prepend=0.0), 1e-9)[:, None]
-        change = np.abs(np.diff(points, axis=0)) * np.minimum(1.0, self._settings.command_period_s / spans)
-        if (change > self._step[topic]).any():
-            worst = int((change / self._step[topic]).max(axis=0).argmax())
+        now, period = follower.time, self._settings.command_period_s
+        gap = now - self._took.get(topic, -np.inf)
+        grown = 0.0 if gap > max(self._settings.cmd_timeout_s, LULL_S) else float(np.clip(gap - period, 0, MOST_GAP_S))
+        allowed, most = (self._step[topic] + self._speed[topic] * seconds for seconds in (grown, MOST_GAP_S))
+        # commands that come in one go, after a stall of the network, are held against each other
+        change = self._change(follower.target(2 * period), command)
+        away = self._change(follower.position, command)
+        if (change > allowed).any() or (away > most).any():
+            worst = int(np.maximum(change / allowed, away / most).argmax())
             joint = self._controllers[topic].joints[worst]
-            self._trip(f"{joint}: a command would move it by {change[:, worst].max():.3g} rad in one period")
+            self._trip(f"{joint}: a command would move it by {max(change[worst], away[worst]):.3g} rad in one period")
         else:
             follower.follow(command, now)
+            self._took[topic] = now
+
+    def _change(self, start: np.ndarray, command: Command) -> np.ndarray:
+        """(J,) the most that a command moves each joint in one period, from ``start`` (J,) on."""
+        spans = np.maximum(np.diff(command.times, prepend=0.0), 1e-9)[:, None]
+        moved = np.abs(np.diff(command.positions, axis=0, prepend=start[None]))
+        return np.asarray((moved * np.minimum(1.0, self._settings.command_period_s / spans)).max(axis=0))
 
     def _trip(self, reason: str) -> None:
         self.reflex = reason
         self.reflexes += 1
-        for topic, follower in self._followers.items():
+        for follower in self._followers.values():
             follower.stop()
-            self.monitors[topic].restart()
 
     def _attribute(self, topic: str, publisher: str, now: float) -> None:
         self.publishers.setdefault(topic, set()).add(publisher)

@@ -75,6 +75,7 @@ def vary(trained: mujoco.MjModel, settings: TwinSettings, scene_seed: int) -> Va
             ],
             "joint_noise": [settings.joint_pos_noise, settings.joint_vel_noise],
             "object_noise": [settings.object_pos_noise, settings.object_rot_noise],
+            "image_noise": settings.image_noise,
             "latency_s": {
                 "joints": settings.joint_latency_s,
                 "objects": settings.object_latency_s,

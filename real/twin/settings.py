@@ -39,7 +39,7 @@ CONTROLLERS = (
 class TwinSettings:
     """Settings of a twin; lengths m, angles rad, times s. Pairs [low, high] are drawn from for each scene.
 
-    The defaults from ``timestep_s`` to ``camera_latency_s`` are those of the gap ``default``; `from_mapping` fills in
+    The defaults from ``timestep_s`` to ``image_noise`` are those of the gap ``default``; `from_mapping` fills in
     those of another gap.
     """
 
@@ -48,7 +48,10 @@ class TwinSettings:
     seed: int = setting(0, at_least=0)
     """Of the noise, and of the first scene."""
     teleport: bool = False
-    """Whether a new scene puts the arm at the start that is drawn for it; else only the things are moved."""
+    """Whether a new scene puts the arm at the start that is drawn for it; else only the things are moved.
+
+    No robot does this: who commands it believes it elsewhere, so that its next command is far from the set point and
+    trips the reflex, until it takes its command from the measured joints again. For tests of the twin alone."""
     gap: str = setting("default", choices=("none", "default", "large"))
     """A set of defaults for the differences below."""
     controllers: tuple[Controller, ...] = CONTROLLERS
@@ -122,6 +125,9 @@ class TwinSettings:
     """Age of poses when they are published."""
     camera_latency_s: float = setting(0.03, at_least=0, at_most=1)
     """Age of pictures when they are published, at the least."""
+    image_noise: float = setting(1.0, at_least=0, at_most=64)
+    """Standard deviation of pixels, grey levels of 255; 0 makes pictures of a scene at rest equal, as of a camera that
+    froze."""
 
     def __post_init__(self) -> None:
         for name in ("stiffness", "damping", "joint_friction", "armature", "object_mass", "object_friction"):
@@ -178,6 +184,7 @@ _LARGE_GAP: dict[str, Any] = {
     "object_rot_noise": 0.04,
     "object_latency_s": 0.06,
     "camera_latency_s": 0.08,
+    "image_noise": 4.0,
 }
 GAPS: dict[str, dict[str, Any]] = {"none": _NO_GAP, "default": {}, "large": _LARGE_GAP}
 """Gap → what it sets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -144,6 +145,7 @@ def declare(
         randomizers=randomizers,
         command_delay=(config.command_delay[0], config.command_delay[1]),
         command_parts=config.command_parts,
+        command_lag=(config.command_lag[0], config.command_lag[1]),
         derived={**arm_landmarks(robot, world.device), **table.judged(KINDS[config.name])},
         baselines=_baselines(config),
         report=REPORT,
@@ -189,6 +191,7 @@ def _decoder(config: ArmConfig, robot: Robot, device: torch.device) -> ToolTarge
         upper=(0.66, 0.30, 0.30),
         dt=1.0 / config.rate_hz,
         axes=config.axes,
+        acceleration=math.inf if config.tool_acceleration is None else config.tool_acceleration,
         gripper=config.gripper,
         device=device,
     )
@@ -207,6 +210,9 @@ def _measured(robot: Robot) -> tuple[Channel, ...]:
 
 def _policy_terms(config: ArmConfig) -> dict[str, ObservationTerm]:
     gripper = {"opening": ObservationTerm(table.opening)} if config.gripper else {}
+    lag = {"target_from_tool": ObservationTerm(table.target_from_tool)} if config.observe_target else {}
+    if config.tool_acceleration is not None:
+        lag["tool_move"] = ObservationTerm(tracking.channel, {"name": "tool_move", "scale": 25.0})
     behind = {"behind_from_tool": ObservationTerm(table.behind_from_tool)} if config.name == "arm_push" else {}
     return {
         "tool": ObservationTerm(table.tool_in_workspace),
@@ -216,6 +222,7 @@ def _policy_terms(config: ArmConfig) -> dict[str, ObservationTerm]:
         "last_action": ObservationTerm(tracking.channel, {"name": "last_action"}),
         **gripper,
         **behind,
+        **lag,
     }
 
 

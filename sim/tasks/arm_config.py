@@ -54,6 +54,8 @@ class ArmConfig:
     """Whether the policy opens and closes the gripper; else it stays closed."""
     tool_step: float = 0.04
     """One unit of action moves the tool's target by this much."""
+    tool_acceleration: float | None = None
+    """m/s², of the tool's target along an axis; null: it may turn at once, which no arm can follow."""
     tool_height: list[float] = field(default_factory=lambda: [0.10, 0.22])
     """[low, high] of the tool's height at the start."""
     front_camera: str = "high"
@@ -70,6 +72,10 @@ class ArmConfig:
     """[least, most] control steps of latency, drawn for each episode."""
     command_parts: int = 1
     """Parts of a control step, over which commands lead in a straight line to their end, as on a robot; 1 jumps."""
+    command_lag: list[int] = field(default_factory=lambda: [0, 0])
+    """[least, most] of these parts by which commands are late, drawn for each episode."""
+    observe_target: bool = False
+    """Whether the policy sees how far its tool is behind: on a robot, whose arm follows late, it has to."""
 
 
 @dataclass
@@ -163,6 +169,16 @@ def _check_times(config: ArmConfig) -> None:
         raise ArmConfigError(
             f"rate_hz {config.rate_hz:g} with {config.substeps} substeps does not fit the time step of 1/200 s: "
             "their product must be 200"
+        )
+    limit = config.tool_acceleration
+    if limit is not None and (
+        isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf
+    ):
+        raise ArmConfigError(f"{config.name}.tool_acceleration must be greater than 0, or null, got {limit!r}")
+    low, high = _pair(config, "command_lag")
+    if low < 0 or high != int(high) or low != int(low):
+        raise ArmConfigError(
+            f"{config.name}.command_lag is [least, most] whole parts of a step, got {config.command_lag}"
         )
     if round(config.episode_s * config.rate_hz) < 1:
         raise ArmConfigError(f"{config.name}.episode_s must last a control step or more, got {config.episode_s:g}")

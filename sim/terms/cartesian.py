@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -33,6 +34,8 @@ class ToolTargets:
         lower, upper: (3,) m, corners of the box of targets. Equal heights hold the tool there.
         dt: control step, s.
         axes: those of "x", "y", "z" that the action moves, in its order; the target keeps its other coordinates.
+        acceleration: m/s², by which the target's speed along an axis changes at most from one control step to the next;
+            infinite: it may turn at once, which no arm can follow.
         gripper: whether a last action opens the gripper: -1 closes it, 1 opens it fully, and in between in proportion.
         held_gripper: without that action, the command to the gripper's joints, m; 0 is closed.
         yaw: rad, turn of the tool about the world's vertical against home.
@@ -43,7 +46,8 @@ class ToolTargets:
         axes, gripper, scale: as given.
         command: the channel ``joint_pos_target`` (J,), limits and elements those of the robot.
         state: ``last_action`` (A,); ``last_target`` (J,), the last command; ``tool_target`` (3,), m in the world;
-            ``begun`` (1,), 0 before an episode's first step and 1 after it.
+            ``begun`` (1,), 0 before an episode's first step and 1 after it; with a finite acceleration also
+            ``tool_move`` (3,), m, the target's last step.
 
     Raises:
         ArmError: the robot is no arm.
@@ -59,6 +63,7 @@ class ToolTargets:
         upper: Sequence[float],
         dt: float,
         axes: Sequence[str] = AXES,
+        acceleration: float = math.inf,
         gripper: bool = False,
         held_gripper: float = 0.0,
         yaw: float = 0.0,
@@ -84,6 +89,9 @@ class ToolTargets:
             Channel("tool_target", (3,), "m", "world", elements=AXES),
             Channel("begun", (1,), "1"),
         )
+        self._turn_limit = acceleration * dt * dt
+        if math.isfinite(acceleration):
+            self.state = (*self.state, Channel("tool_move", (3,), "m", "world", elements=AXES))
 
         def tensor(values: object) -> torch.Tensor:
             return torch.as_tensor(values, dtype=torch.float32, device=device)
@@ -112,7 +120,11 @@ class ToolTargets:
         begun = c["begun"] > 0.5
         clipped = torch.clamp(action, -1.0, 1.0)
         last = torch.where(begun, c["last_target"], torch.clamp(c["joint_pos"], self._lower, self._upper))
-        target = torch.clamp(self.target(c) + clipped[:, : len(self._moves)] @ self._moves, *self._box)
+        before, move = self.target(c), clipped[:, : len(self._moves)] @ self._moves
+        turning = math.isfinite(self._turn_limit)
+        if turning:
+            move = c["tool_move"] + torch.clamp(move - c["tool_move"], -self._turn_limit, self._turn_limit)
+        target = torch.clamp(before + move, *self._box)
         change = self.arm.solve(last[:, self._arm], target, ITERATIONS, self.rotation) - last[:, self._arm]
         # One share for all arm joints, so that a slowed tool keeps to its way.
         slowed = torch.clamp(self._largest_arm / (change.abs() + _STILL), max=1.0).amin(dim=1, keepdim=True)
@@ -126,7 +138,7 @@ class ToolTargets:
             "tool_target": target,
             "begun": torch.ones_like(c["begun"]),
         }
-        return command, state
+        return command, {**state, "tool_move": target - before} if turning else state
 
     def target(self, c: Channels) -> torch.Tensor:
         """(N, 3) m: where the tool is told to be; before an episode's first step, where it is."""

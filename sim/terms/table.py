@@ -146,6 +146,11 @@ def tool_in_workspace(c: Channels) -> torch.Tensor:
     return 10.0 * torch.cat([c["tool_pos"][:, i : i + 1] - middle for i, middle in enumerate(MIDDLE)], dim=1)
 
 
+def target_from_tool(c: Channels) -> torch.Tensor:
+    """(N, 3): where the tool is told to be, seen from where it is; zero before an episode's first step."""
+    return 10.0 * torch.where(c["begun"] > 0.5, c["tool_target"] - c["tool_pos"], torch.zeros_like(c["tool_pos"]))
+
+
 def opening(c: Channels) -> torch.Tensor:
     """(N, 1): how far a finger is open, 0 to 1."""
     return c["joint_pos"][:, -1:] / 0.04
