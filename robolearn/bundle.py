@@ -176,7 +176,7 @@ def export(
 
     Raises:
         BundleError: where the module does not keep the contract, cannot be expressed in ONNX, or differs from
-            its ONNX graph by more than 1e-5 (relative to values above 1; its recurrent state by 1e-4); where the
+            its ONNX graph by more than 1e-5 (relative to values above 1; its recurrent state by 1e-3); where the
             folder cannot be written.
     """
     from robolearn.bundle_export import export_bundle

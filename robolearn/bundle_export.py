@@ -35,7 +35,7 @@ from robolearn.versions import git_commit, package_version
 
 TOLERANCE = 1e-5
 """Largest difference between a policy's commands and its bundle's: absolute up to 1, relative above."""
-STATE_TOLERANCE = 1e-4
+STATE_TOLERANCE = 1e-3
 """The same for its recurrent state, which holds what commands are made of before they are scaled and clamped."""
 
 _STEPS, _EXTREME = 8, 1e4

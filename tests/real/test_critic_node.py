@@ -21,7 +21,8 @@ class Room:
 
     def __init__(self, critic: str = "elapsed_time") -> None:
         self.bus = LocalBus()
-        self.stack = load("panda_twin", {"critic": critic, "critic.rate_hz": 5.0, "critic.cameras": ["front"], "instruction": "reach it"})
+        settings = {"critic.rate_hz": 5.0, "critic.cameras": ["front"], "instruction": "reach it"}
+        self.stack = load("panda_twin", {"critic": critic, **settings})
         self.node = CriticNode(self.bus.node("critic"), self.stack)
         self.peer = self.bus.node("peer")
         self.camera = self.peer.publisher("camera/front/image_raw", IMAGE, SENSOR)

@@ -19,6 +19,8 @@ from robolearn.runs import Run, find_runs
 from robolearn.settings import SettingError
 from robolearn.train import make_environment, resume, train
 from robolearn.trained import Trained
+from sim.engines import Engine
+from sim.tasks import make_env
 
 TINY = [
     "num_envs=4",
@@ -242,6 +244,15 @@ def test_a_mistake_is_one_line_that_names_what_is_valid(overrides, message, caps
     assert out == "" and err.count("\n") == 1
     assert message in err
     assert list(Path().iterdir()) == []  # no half-made run is left behind
+
+
+@pytest.mark.parametrize("task", ["arm_reach", "arm_push"])
+def test_an_experiment_trains_a_task_for_a_robot_with_the_task_s_own_learner(task):
+    config = to_train_config(compose([f"experiment={task}_robot"]))
+    assert config.task["name"] == task and config.num_envs == 64 and config.algo["gamma"] == 0.98
+    assert config.task["command_parts"] == 10 and config.task["observe_target"]
+    env = make_env(task, 2, engine=Engine(threads=1), **{k: v for k, v in config.task.items() if k != "name"})
+    assert env.contract.delay_s > 0.01 and "tool_move" in env.contract.names("state")
 
 
 def test_presets_lists_and_new_entries_of_dictionaries():
