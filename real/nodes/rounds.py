@@ -89,11 +89,7 @@ class Rounds:
 
     def _run(self, waited: float) -> str:
         if self._node.machine.state is State.RUNNING:
-            if self._node.mode == Mode.HOLD:  # the policy stopped, or a person took over and let go
-                self._ask("arm")
-            elif self._node.mode == Mode.POLICY:
-                self._asked = False
-            return ""
+            return ""  # an arm that is held meanwhile was stopped for a reason: only a person arms it again
         self._count += 1
         if self._settings.episodes and self._count >= self._settings.episodes:
             self._node.ask("hold")
