@@ -117,7 +117,7 @@ class SafetySection:
     require_cameras: tuple[str, ...] = ()
     """Cameras without which the policy may not move the arm."""
     latch_after: int = setting(5, above=0)
-    """Bad commands in a row that make a FAULT."""
+    """Bad commands within 5 s that make a FAULT."""
     max_jump: float = setting(0.5, above=0)
     """Chunks that begin further from where the arm is are refused, rad or m."""
     align_tolerance: float = setting(0.05, above=0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from real.msgs import MessageStore
 from real.recording.mcap_writer import RecordingError
 from real.recording.reading import Recorded, messages
 
+_LOG = logging.getLogger(__name__)
+_READ = ("safety/step", "critic/value", "episode/event")
 STEP = "step"
 JOINT_FIELDS = ("proposed", "human", "executed", "limited", "measured")
 CLAMPS = ("position", "velocity", "acceleration", "jerk", "workspace")
@@ -140,20 +144,27 @@ def _collect(path: Path, store: MessageStore) -> tuple[list[_Step], list[_Judged
     steps, critic = [], []
     begin, end = 0, 2**63 - 1
     seen: dict[int, int] = {}
+    malformed: Counter[str] = Counter()
     for message in messages(path):
-        if message.topic.endswith("safety/step"):
-            steps.append(_step(message, store))
-        elif message.topic.endswith("critic/value"):
-            judged = store.deserialize(message.data, message.type)
-            critic.append(_Judged(store.ns(judged.header.stamp), interfaces(judged).get("critic", {})))
-        elif message.topic.endswith("episode/event"):
-            kind = _event(store.deserialize(message.data, message.type).data)
-            if kind == "started":  # what was told of earlier episodes is over
+        if message.type in ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"):
+            seen.setdefault(message.publish_ns, message.log_ns)
+            continue
+        if not message.topic.endswith(_READ):
+            continue
+        try:
+            said = store.deserialize(message.data, message.type)
+            if message.topic.endswith("safety/step"):
+                steps.append(_step(message, said, store))
+            elif message.topic.endswith("critic/value"):
+                critic.append(_Judged(store.ns(said.header.stamp), interfaces(said).get("critic", {})))
+            elif (kind := _event(said.data)) == "started":  # what was told of earlier episodes is over
                 begin, end = message.log_ns, 2**63 - 1
             elif kind == "ended":
                 end = min(end, message.log_ns)
-        elif message.type in ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"):
-            seen.setdefault(message.publish_ns, message.log_ns)
+        except (MessageError, RecordingError):
+            malformed[message.topic] += 1
+    for topic, count in malformed.items():
+        _LOG.warning("%s: %d malformed messages of %s are left out", path.name, count, topic)
     return steps, critic, (begin, end), seen
 
 
@@ -164,11 +175,7 @@ def _event(text: str) -> str:
         return ""
 
 
-def _step(message: Recorded, store: MessageStore) -> _Step:
-    try:
-        step = store.deserialize(message.data, message.type)
-    except MessageError as error:
-        raise RecordingError(f"{message.topic}: {error}") from error
+def _step(message: Recorded, step: Any, store: MessageStore) -> _Step:
     found = interfaces(step)
     scalars = found.pop(STEP, {})
     fields = {name: [one.get(name, math.nan) for one in found.values()] for name in JOINT_FIELDS}

@@ -36,6 +36,10 @@ def test_rounds_wait_for_a_person_after_an_e_stop_and_while_one_drives(bundle, t
     stack.bus.run(1.0)
     assert stack.mode == "HUMAN"
     stack.let_go()
+    stack.until("HOLD", 0.1)
+    stack.bus.run(2.0)
+    assert stack.mode == "HOLD", "who took the arm from the policy gives it back"
+    stack.ask("arm")
     stack.until("POLICY", 1.0)
     stack.estop(True)
     stack.until("ESTOP", 0.1)

@@ -242,6 +242,7 @@ def test_malformed_bytes_on_every_input_are_dropped(stack, tmp_path):
     stack.bus.run(1.0)
     (path,) = episode_files(tmp_path)
     assert summarize(path).state == "complete" and summarize(path).counts["/safety/step"] >= 130
+    assert len(read_steps(path, stack.store)) >= 120, "what is malformed in a file is left out of its table"
 
 
 @pytest.mark.parametrize("hours", [1, -1])
