@@ -26,6 +26,8 @@ from real.twin.ticks import Ticks
 ALIGNED = 0.01
 """rad or m."""
 KINDS = ("position", "velocity", "acceleration")
+JUMP_S = 10.0
+"""Stamps further apart than that, or going back, of commands that come one after the other: a clock has jumped."""
 _ROUNDING = 1e-6
 _PUNCTUAL = 0.1
 """Share of a period that a command without a stamp may arrive late and count as sent right after the one before."""
@@ -87,11 +89,11 @@ class Monitor:
         if self._last is not None and command.stamp_ns and command.stamp_ns == self._stamp:
             if len(command.times) == 1 and np.array_equal(command.positions[-1], self._last):
                 return True
-        if self._apart(command, arrived) > self.lull_s:
-            if command.stamp_ns and self._stamp and arrived - self._arrived <= self.lull_s:
-                self._stamp, self._speed = 0, None  # only the sender's clock has jumped
-            else:
-                self.restart()
+        apart = self._apart(command, arrived)
+        if apart > JUMP_S and arrived - self._arrived <= self.lull_s and self._stamp and self._last is not None:
+            return self._pass(command, arrived)
+        if apart > self.lull_s:
+            self.restart()
         periods = self._periods(command, arrived)
         beyond = np.maximum(self.bounds.lower - command.positions, command.positions - self.bounds.upper)
         found = [self._over("position", float(beyond.max()), 1e-9)]
@@ -104,6 +106,13 @@ class Monitor:
             found.append(self._over("acceleration", share, 1.0 + _ROUNDING))
         self._last, self._stamp, self._arrived = command.positions[-1], command.stamp_ns, arrived
         return not any(found)
+
+    def _pass(self, command: Command, arrived: float) -> bool:
+        """Take a command whose distance from the last one nobody knows, as the sender's clock has jumped."""
+        self.unjudged += 1
+        self._ticks.since(command.stamp_ns, new=True)
+        self._last, self._stamp, self._arrived, self._speed = command.positions[-1], command.stamp_ns, arrived, None
+        return True
 
     def _over(self, kind: str, value: float, limit: float) -> bool:
         self.worst[kind] = max(self.worst[kind], value)
@@ -149,8 +158,5 @@ class Monitor:
     def _periods(self, command: Command, arrived: float) -> float:
         """Periods of the sender since the last command, at most."""
         if command.stamp_ns:
-            new = self._last is None or not self._stamp
-            ticks = self._ticks.since(command.stamp_ns, new=new)
-            if self._last is None or not new:
-                return ticks
+            return self._ticks.since(command.stamp_ns, new=self._last is None or not self._stamp)
         return max(1, math.ceil((arrived - self._arrived) / self.period_s - _PUNCTUAL))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +40,6 @@ _ASKED_FOR = {Mode.POLICY: "arm", Mode.RESET: "reset"}
 _EARLIEST_S, _MOST_S = 0.5, 5.0
 """Between two faults."""
 _PICTURE = 96
-_NUMBER = re.compile(r"episode_(\d{6,})\.mcap")
 
 
 def soak_stack(bundle: Path, folder: Path, task: str, **more: Any) -> Stack:
@@ -394,7 +392,6 @@ def check_files(folder: Path, books: Books) -> list[str]:
     for recovery in recover(folder) if folder.is_dir() else []:
         if recovery.path is None:
             problems.append(f"{recovery.source.name} cannot be recovered: {recovery.fault}")
-    numbers = []
     for path in sorted(folder.glob("episode_*.mcap")):
         found = summarize(path)
         recovered = found.end.get("recovered") == "true"
@@ -403,8 +400,4 @@ def check_files(folder: Path, books: Books) -> list[str]:
         books.messages += count
         if count == 0 or found.fault or found.state not in ("complete", "partial", "recovered"):
             problems.append(f"{path.name}: {found.state}, {count} messages, {found.fault}")
-        if match := _NUMBER.fullmatch(path.name):
-            numbers.append(int(match.group(1)))
-    if numbers and sorted(numbers) != list(range(numbers[0], numbers[0] + len(numbers))):
-        problems.append(f"numbers of files have gaps: {sorted(numbers)}")
     return problems

@@ -252,7 +252,8 @@ def test_an_experiment_trains_a_task_for_a_robot_with_the_task_s_own_learner(tas
     assert config.task["name"] == task and config.num_envs == 64 and config.algo["gamma"] == 0.98
     assert config.task["command_parts"] == 10 and config.task["observe_target"]
     env = make_env(task, 2, engine=Engine(threads=1), **{k: v for k, v in config.task.items() if k != "name"})
-    assert env.contract.delay_s > 0.01 and "tool_move" in env.contract.names("state")
+    assert env.contract.delay_s == pytest.approx(0.04)
+    assert ("tool_move" in env.contract.names("state")) == (task == "arm_push")
 
 
 def test_presets_lists_and_new_entries_of_dictionaries():
