@@ -122,7 +122,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes
 def _ended(path: Path) -> bool:
     """Whether a file has its end, or no room was left for one: then it keeps its first name, to be recovered."""
     try:
-        return path.suffix == ".mcap" or path.stat().st_size > FULL - 1000
+        return path.suffix == ".mcap" or summarize(path).state != "recording"
     except FileNotFoundError:  # it has just got its name
         return True
 
