@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def _unwrap(data: bytes) -> tuple[int, int, bytes]:
     return client, sequence, data[:_BODY] + data[_BODY + _HEADER.size :]
 
 
-class _Side:
+class _Side(ABC):
     """One side of a service: the topic it writes and the topic it reads."""
 
     def __init__(self, node: DDSNode, name: str, type: str, *, server: bool) -> None:
@@ -70,8 +71,9 @@ class _Side:
                 continue
             self.take(client, sequence, message, publisher)
 
+    @abstractmethod
     def take(self, client: int, sequence: int, message: Any, publisher: str) -> None:
-        raise NotImplementedError
+        """A request or a response has come."""
 
 
 def _identity(node: DDSNode) -> bytes:
